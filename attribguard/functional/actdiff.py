@@ -1,0 +1,82 @@
+"""The distance between two sets of activations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from attribguard.errors import RangeError, ShapeError
+
+__all__ = ["NORMS", "ActDiffNorm", "actdiff"]
+
+ActDiffNorm = Literal["rms", "l2", "rows"]
+NORMS: tuple[ActDiffNorm, ...] = ("rms", "l2", "rows")
+
+# What torch.nn.PairwiseDistance, which the published code calls, adds to every difference.
+_ROW_EPS = 1e-6
+
+
+def actdiff(clean: Sequence[Tensor], corrupted: Sequence[Tensor], norm: ActDiffNorm = "rms") -> Tensor:
+    r"""Activation difference between two passes, per sample.
+
+    .. math::
+        \mathcal{L}_\mathrm{act} = \frac{1}{L} \sum_{l=1}^{L} \| o_l(\tilde x) - o_l(x) \|
+
+    with :math:`o_l` the pre-activation output of layer :math:`l`, :math:`\tilde x` the image whose outside is
+    corrupted (Viviano et al., Eq. 1). ``"l2"`` is that equation. It grows with the layer's size, so that one weight
+    does not serve two networks; the default ``"rms"`` divides by the square root of the number of elements.
+    ``"rows"`` is what the published code computes: the norm along the last axis alone, of the difference plus 1e-6,
+    averaged over all rows of all layers, so that large layers weigh more.
+
+    Args:
+        clean: L tensors (N, ...), one a layer.
+        corrupted: L tensors of the same shapes.
+        norm: ``"rms"``, ``"l2"`` or ``"rows"``.
+
+    Returns:
+        (N,), 0 or more, in float32 (float64 for float64 inputs). Exactly 0 with zero gradient where both passes agree
+        (``"rms"`` and ``"l2"``).
+
+    Raises:
+        ShapeError: if there is no layer, the numbers of layers or two shapes differ, or the batch sizes differ.
+        RangeError: if the norm is unknown.
+
+    Example:
+        >>> actdiff([torch.tensor([[3.0, 4.0]])], [torch.zeros(1, 2)], norm="l2")
+        tensor([5.])
+    """
+    if norm not in NORMS:
+        raise RangeError(got=f"norm={norm!r}", needed=f"one of {NORMS}", fix="choose one of them")
+    _check(clean, corrupted)
+    differences = [_at_least_float32(a) - _at_least_float32(b) for a, b in zip(clean, corrupted, strict=True)]
+    if norm == "rows":
+        rows = [_safe_sqrt((d + _ROW_EPS).square().sum(-1)).reshape(d.shape[0], -1) for d in differences]
+        return torch.cat(rows, dim=1).mean(1)
+    squares = [d.square().flatten(1) for d in differences]
+    layers = [_safe_sqrt(s.mean(1) if norm == "rms" else s.sum(1)) for s in squares]
+    return torch.stack(layers).mean(0)
+
+
+def _at_least_float32(x: Tensor) -> Tensor:
+    # Squares of float16 activations underflow.
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def _safe_sqrt(x: Tensor) -> Tensor:
+    # The derivative of the square root at 0 is infinite, and infinity times the inner zero is NaN.
+    positive = x > 0
+    return torch.where(positive, torch.where(positive, x, 1).sqrt(), 0)
+
+
+def _check(clean: Sequence[Tensor], corrupted: Sequence[Tensor]) -> None:
+    shapes = [tuple(a.shape) for a in clean]
+    others = [tuple(b.shape) for b in corrupted]
+    if not shapes or shapes != others or any(len(s) < 2 or s[0] != shapes[0][0] for s in shapes):
+        raise ShapeError(
+            got=f"clean layers of shapes {shapes} and corrupted ones of shapes {others}",
+            needed="at least one layer, the same shapes (N, ...) in both, one batch size",
+            fix="pass the same layers of both passes, in the same order",
+        )

@@ -1,0 +1,127 @@
+"""Scores: one number an image, of which the input gradient is taken."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from attribguard.errors import RangeError, ShapeError
+
+__all__ = ["SCORES", "Score", "contrast", "log_probs", "named_score", "target"]
+
+Score = Callable[[Tensor, Any], Tensor]
+
+
+def _as_matrix(logits: Tensor) -> Tensor:
+    # Half-precision logits are too coarse to differentiate.
+    return (logits[:, None] if logits.dim() == 1 else logits).to(torch.promote_types(logits.dtype, torch.float32))
+
+
+def _signs(logits: Tensor, target: Tensor) -> Tensor:
+    """+1 where a label is set, -1 where it is not, for one output or several independent ones."""
+    if target.numel() != logits.numel():
+        raise ShapeError(
+            got=f"a target of shape {tuple(target.shape)} for logits of shape {tuple(logits.shape)}",
+            needed="class indices (N,), or one label for each logit",
+            fix="give the target in one of these forms",
+        )
+    return 2 * target.reshape(logits.shape).to(logits.dtype) - 1
+
+
+def _has_classes(logits: Tensor, target: Tensor) -> bool:
+    """Whether the outputs are exclusive classes: several of them, and one index an image."""
+    return logits.shape[1] > 1 and target.dim() == 1
+
+
+def target(logits: Tensor, target: Tensor) -> Tensor:
+    """The true class's logit; for one output or several labels the logits, each towards its own label.
+
+    Args:
+        logits: (N, K), or (N,) for one output.
+        target: (N,) class indices; labels (N,), (N, 1) or (N, K) in [0, 1] for independent outputs.
+
+    Returns:
+        (N,).
+
+    Raises:
+        ShapeError: if the target fits neither form.
+
+    Example:
+        >>> target(torch.tensor([[1.0, 3.0]]), torch.tensor([1]))
+        tensor([3.])
+    """
+    z = _as_matrix(logits)
+    if _has_classes(z, target):
+        return z.gather(1, target.long()[:, None]).squeeze(1)
+    return (_signs(z, target) * z).sum(1)
+
+
+def contrast(logits: Tensor, target: Tensor) -> Tensor:
+    r"""How far the classes are apart: :math:`|\hat y_1 - \hat y_0|` (Viviano et al., Eq. 2).
+
+    With more than two classes the true class's logit against the best other; for independent outputs
+    :math:`\sum_k |z_k|`, each label's own contrast.
+
+    Args:
+        logits: (N, K), or (N,) for one output.
+        target: as in :func:`target`.
+
+    Returns:
+        (N,), 0 or more.
+
+    Example:
+        >>> contrast(torch.tensor([[1.0, 3.0, 0.0]]), torch.tensor([0]))
+        tensor([2.])
+    """
+    z = _as_matrix(logits)
+    if not _has_classes(z, target):
+        return z.abs().sum(1)
+    own = F.one_hot(target.long(), z.shape[1]).bool()
+    return (z[own] - z.masked_fill(own, -torch.inf).amax(1)).abs()
+
+
+def log_probs(logits: Tensor, target: Tensor) -> Tensor:
+    r"""The sum of all log-probabilities, :math:`\sum_k \log p_k` (Ross et al.).
+
+    With one output softmax would make it constant; independent outputs count both of their probabilities,
+    :math:`\sum_k \log \sigma(z_k) + \log \sigma(-z_k)`.
+
+    Args:
+        logits: (N, K), or (N,) for one output.
+        target: as in :func:`target`; only its form is used.
+
+    Returns:
+        (N,), below 0.
+
+    Example:
+        >>> log_probs(torch.zeros(1, 2), torch.tensor([0]))
+        tensor([-1.3863])
+    """
+    z = _as_matrix(logits)
+    if _has_classes(z, target):
+        return z.log_softmax(1).sum(1)
+    return (F.logsigmoid(z) + F.logsigmoid(-z)).sum(1)
+
+
+SCORES: dict[str, Score] = {"target": target, "contrast": contrast, "log_probs": log_probs}
+
+
+def named_score(score: str | Score) -> Score:
+    """The score of that name; a callable is one already.
+
+    Raises:
+        RangeError: if there is none of that name.
+    """
+    if callable(score):
+        return score
+    if score not in SCORES:
+        raise RangeError(
+            got=f"score {score!r}",
+            needed=f"one of {tuple(SCORES)}, or a callable (logits, target) -> (N,)",
+            fix="choose one of them",
+        )
+    return SCORES[score]

@@ -1,0 +1,98 @@
+"""Run a model again without disturbing it: buffers on loan, modes and random state put back, dropout drawn alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import TracebackType
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["RandomState", "ScratchBuffers", "undisturbed"]
+
+
+class ScratchBuffers:
+    """Lend the model copies of its buffers, so that a pass leaves running statistics where they were.
+
+    Batch normalisation in train mode then still normalises by its own batch, and so does whatever else keeps a state
+    in buffers. The modules and their parameters are untouched. (A class, because a compiled graph can follow it.)
+
+    Args:
+        model: the network.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model = model
+        self._lent: list[tuple[nn.Module, str, Tensor]] = []
+
+    def __enter__(self) -> None:
+        """Swap the copies in."""
+        for module in self._model.modules():
+            for name, buffer in module._buffers.items():
+                if buffer is not None:
+                    self._lent.append((module, name, buffer))
+        for module, name, buffer in self._lent:
+            module._buffers[name] = buffer.clone()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Give the buffers back."""
+        for module, name, buffer in self._lent:
+            module._buffers[name] = buffer
+        self._lent.clear()
+
+
+class RandomState:
+    """The random state of the CPU and of one device at one moment.
+
+    Args:
+        device: the accelerator, or the CPU.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._cpu = torch.get_rng_state()
+        self._accelerator = _accelerator_state(device)
+
+    def restore(self) -> None:
+        """Go back to that moment."""
+        torch.set_rng_state(self._cpu)
+        if self._accelerator is not None:
+            torch.get_device_module(self._device).set_rng_state(self._accelerator, self._device)
+
+    def unchanged(self) -> bool:
+        """Whether nothing has been drawn since."""
+        now = _accelerator_state(self._device)
+        same = self._accelerator is None or (now is not None and torch.equal(self._accelerator, now))
+        return same and torch.equal(self._cpu, torch.get_rng_state())
+
+
+def _accelerator_state(device: torch.device) -> Tensor | None:
+    return None if device.type == "cpu" else torch.get_device_module(device).get_rng_state(device)
+
+
+@contextmanager
+def undisturbed(model: nn.Module, device: torch.device, *, evaluating: bool = True) -> Iterator[None]:
+    """Look at a model without a trace: no gradients, buffers, modes and random state as before.
+
+    Args:
+        model: the network.
+        device: where it runs.
+        evaluating: whether to switch every module to eval mode meanwhile.
+    """
+    flags = [(module, module.training) for module in model.modules()]
+    state = RandomState(device)
+    try:
+        # Inference tensors have no version counters, and could not be used in training afterwards.
+        with torch.inference_mode(False), torch.no_grad(), ScratchBuffers(model):
+            if evaluating:
+                # Flags are set one by one: a `train` method of the user's may do more than that.
+                for module, _ in flags:
+                    module.training = False
+            yield
+    finally:
+        for module, flag in flags:
+            module.training = flag
+        state.restore()

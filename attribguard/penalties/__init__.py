@@ -1,0 +1,6 @@
+"""Penalties: one file each."""
+
+from attribguard.penalties.actdiff import ActDiff
+from attribguard.penalties.base import Penalty
+
+__all__ = ["ActDiff", "Penalty"]
