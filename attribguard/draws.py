@@ -49,11 +49,11 @@ class EagerDraws:
             now.restore()
 
 
-_DROPOUTS = {F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, torch.dropout}
-_DRAWS = {
+_DROPOUTS = (F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, torch.dropout)
+_DRAWS = (
     torch.bernoulli, torch.rand, torch.rand_like, torch.randn, torch.randn_like, torch.randint, torch.randperm,
     torch.normal, Tensor.bernoulli, Tensor.bernoulli_, Tensor.uniform_, Tensor.normal_, Tensor.exponential_,
-}  # fmt: skip
+)  # fmt: skip
 # Functions that draw inside, where no mode sees it: the arguments that switch it on, their positions and defaults.
 _FUSED: dict[Callable[..., Any], dict[str, tuple[int, float | bool]]] = {
     F.scaled_dot_product_attention: {"dropout_p": (4, 0.0)},

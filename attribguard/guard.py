@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, overload
@@ -12,9 +11,9 @@ from torch import Tensor, nn
 
 from attribguard.criterion import Criterion, check_target, classification_loss
 from attribguard.errors import ModelError, RangeError, TypeMismatchError
-from attribguard.layers import check_layers, resolve_layers
+from attribguard.layers import check_layers
 from attribguard.network import Network, Output
-from attribguard.objective import GuardOutput, objective
+from attribguard.objective import GuardOutput, Plan, make_plan, objective
 from attribguard.penalties.base import Penalty, check_weight
 from attribguard.trace import Batch
 from attribguard.validation import Annotated, check_batch
@@ -59,7 +58,7 @@ class Guard(nn.Module):
             raise RangeError(got=f"validate={validate!r}", needed="'auto', True or False", fix="choose one")
         self.reduction, self.validate = reduction, validate
         self._network = Network(model, output)
-        self._layers: dict[str, tuple[str, ...]] | None = None
+        self._plan: Plan | None = None
         self._steps, self._warned = 0, False
         for penalty in penalties:
             check_layers(penalty.layers, model)
@@ -124,79 +123,87 @@ class Guard(nn.Module):
                     got="annotations without a target", needed="guard(x) or guard(x, target, ...)", fix="pass a target"
                 )
             return self.model(x)
-        needs_gradient = any(penalty.needs_input_gradient for penalty in self._penalties())
-        with_graph = torch.is_grad_enabled()
-        with contextlib.ExitStack() as stack:
-            if needs_gradient and not with_graph:
-                # An input gradient needs a graph even where the caller wants none of the result.
-                stack.enter_context(torch.inference_mode(False))
-                stack.enter_context(torch.enable_grad())
-                x, target, mask, segmentation = map(_outside_inference_mode, (x, target, mask, segmentation))
-            batch, layers = self._prepare(x, target, mask, annotated, segmentation)
-            if needs_gradient and not batch.x.requires_grad:
-                batch = batch._replace(x=batch.x.detach().requires_grad_())
-            criterion = classification_loss if self.criterion is None else self.criterion
-            out = objective(
-                self._network, batch, self._penalties(), layers, criterion, self.criterion_weight, self.reduction
-            )
-        return out if with_graph else out._replace(loss=out.loss.detach(), logits=out.logits.detach())
+        annotations = (mask, annotated, segmentation)
+        if torch.is_grad_enabled() or not self._needs_input_gradient():
+            return self._guarded(x, target, *annotations)
+        # An input gradient needs a graph even where the caller wants none of the result.
+        with torch.inference_mode(False), torch.enable_grad():
+            out = self._guarded(*map(_outside_inference_mode, (x, target, *annotations)))
+        return out._replace(loss=out.loss.detach(), logits=out.logits.detach())
+
+    def _guarded(
+        self, x: Tensor, target: Any, mask: Tensor | None, annotated: Annotated, segmentation: Tensor | None
+    ) -> GuardOutput:
+        batch, plan = self._prepare(x, target, mask, annotated, segmentation)
+        if self._needs_input_gradient() and not batch.x.requires_grad:
+            batch = batch._replace(x=batch.x.detach().requires_grad_())
+        criterion = classification_loss if self.criterion is None else self.criterion
+        weight, reduction = self.criterion_weight, self.reduction
+        return objective(self._network, batch, self._penalties(), plan, criterion, weight, reduction)
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
-    def survey(self, example: Tensor) -> None:
+    def survey(self, example: Tensor) -> Plan:
         """Find the layers that the penalties ask for, by one dry run; happens by itself at the first guarded call.
 
         Args:
             example: (N, C, H, W), on the model's device.
 
+        Returns:
+            What a step needs; :attr:`layers` shows the part that is of interest.
+
         Raises:
             LayerError: if a penalty's layers cannot be had.
             ModelError: if the model gives no single tensor and ``output`` does not pick one.
         """
-        seen = self._network.look(example)
-        layers = {penalty.name: resolve_layers(penalty.layers, seen) for penalty in self._penalties()}
-        self._network.capture.install(self.model, [point for points in layers.values() for point in points])
-        self._layers = layers
+        plan = make_plan(self._penalties(), self._network.look(example))
+        self._network.capture.install(self.model, plan.points)
+        self._plan = plan
+        return plan
 
     @property
     def layers(self) -> dict[str, tuple[str, ...]] | None:
         """Penalty to the places it reads, in the order of the pass; ``None`` before the first dry run."""
-        return self._layers
+        return None if self._plan is None else self._plan.layers
 
     def unwrap(self) -> nn.Module:
         """Take every hook off the model and return it. The guard then only passes images on."""
         self._network.capture.remove()
-        self._layers, self._unwrapped = None, True
+        self._plan, self._unwrapped = None, True
         return self.model
 
     _unwrapped = False
+
+    def _needs_input_gradient(self) -> bool:
+        return any(penalty.needs_input_gradient for penalty in self._penalties())
 
     def _penalties(self) -> list[Penalty]:
         return list(self.penalties)  # type: ignore[arg-type]
 
     def _prepare(
         self, x: Tensor, target: Any, mask: Tensor | None, annotated: Annotated, segmentation: Tensor | None
-    ) -> tuple[Batch, dict[str, tuple[str, ...]]]:
+    ) -> tuple[Batch, Plan]:
         """Everything that may be refused, before anything is changed."""
         if self._unwrapped:
             raise ModelError(got="a guarded call after unwrap()", needed="a guard", fix="wrap the model again")
         compiling = torch.compiler.is_compiling()
         values = not compiling and self._checks_values(x)
         batch = check_batch(x, target, mask, annotated, segmentation, values=values)
-        if self._layers is None:
+        plan = self._plan
+        if plan is None:
             if compiling:
                 raise ModelError(
                     got="a compiled guard that has not seen its layers yet",
                     needed="one look at the network before it is compiled",
                     fix="pass example_input to wrap, or make one guarded call before torch.compile",
                 )
-            self.survey(x)
+            plan = self.survey(x)
         if self.criterion is None and self._network.survey is not None:
             check_target(target, len(x), self._network.survey.logits, values=values)
         if values and mask is not None and not self._warned:
             self._warn_of_empty_masks(batch)
         if not compiling:
             self._steps += 1
-        return batch, self._layers or {}
+        return batch, plan
 
     def _checks_values(self, x: Tensor) -> bool:
         if self.validate != "auto":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -11,11 +11,13 @@ from torch import Tensor
 from attribguard.corruption import Corruption
 from attribguard.criterion import Criterion
 from attribguard.errors import ShapeError
+from attribguard.layers import resolve_layers
 from attribguard.network import Network
 from attribguard.penalties.base import Penalty
+from attribguard.survey import Survey
 from attribguard.trace import Batch, Step, Trace
 
-__all__ = ["GuardOutput", "Reduction", "objective"]
+__all__ = ["GuardOutput", "Plan", "Reduction", "make_plan", "objective"]
 
 Reduction = Literal["batch", "annotated"]
 
@@ -38,11 +40,43 @@ class GuardOutput(NamedTuple):
     predictions: dict[str, Tensor]
 
 
+class Plan(NamedTuple):
+    """Which places and passes a step needs. Made once, so that a compiled step has nothing to look up.
+
+    Attributes:
+        points: all places, to be recorded in the main pass.
+        layers: penalty to the places it reads.
+        corruptions: the corrupted passes to run, each with the places to record there.
+        passes: penalty to the corrupted pass it reads; -1 for none.
+    """
+
+    points: tuple[str, ...]
+    layers: dict[str, tuple[str, ...]]
+    corruptions: list[tuple[Corruption, tuple[str, ...]]]
+    passes: dict[str, int]
+
+
+def make_plan(penalties: Sequence[Penalty], survey: Survey) -> Plan:
+    """Find each penalty's places, and let equal corruptions share one pass.
+
+    Raises:
+        LayerError: if a penalty's layers cannot be had.
+    """
+    layers = {penalty.name: resolve_layers(penalty.layers, survey) for penalty in penalties}
+    shared: dict[Corruption, tuple[str, ...]] = {}
+    for penalty in penalties:
+        if penalty.corruption is not None:
+            shared[penalty.corruption] = _union(shared.get(penalty.corruption, ()), layers[penalty.name])
+    order = {None: -1} | {corruption: i for i, corruption in enumerate(shared)}
+    passes = {penalty.name: order[penalty.corruption] for penalty in penalties}
+    return Plan(_union(*layers.values()), layers, list(shared.items()), passes)
+
+
 def objective(
     network: Network,
     batch: Batch,
     penalties: Sequence[Penalty],
-    layers: Mapping[str, tuple[str, ...]],
+    plan: Plan,
     criterion: Criterion,
     criterion_weight: float,
     reduction: Reduction,
@@ -53,7 +87,7 @@ def objective(
         network: the wrapped model, with the hooks for all layers installed.
         batch: the checked batch.
         penalties: the terms beside the classification loss.
-        layers: penalty to the places it reads.
+        plan: what the step needs.
         criterion: ``(logits, target)`` to a scalar or (N,).
         criterion_weight: its weight.
         reduction: what a penalty's sum is divided by.
@@ -64,19 +98,15 @@ def objective(
     Raises:
         ShapeError: if the criterion or a penalty returns another shape than it should.
     """
-    corruptions: dict[Corruption, tuple[str, ...]] = {}
-    for penalty in penalties:
-        if penalty.corruption is not None:
-            known = corruptions.get(penalty.corruption, ())
-            corruptions[penalty.corruption] = _union(known, layers[penalty.name])
-    step = Step(network, batch, _union(*layers.values()), corruptions)
+    step = Step(network, batch, plan.points, plan.corruptions)
     loss = _classify(criterion, step.logits, batch.target)
     terms, weights = {"criterion": loss.detach()}, {"criterion": criterion_weight}
     total = criterion_weight * loss
     for penalty in penalties:
         # Squares underflow in half precision; features come as float32 already.
         with torch.autocast(batch.x.device.type, enabled=False):
-            term = _reduce(penalty(Trace(step, layers[penalty.name])), batch, penalty.name, reduction)
+            trace = Trace(step, plan.layers[penalty.name], penalty.corruption, plan.passes[penalty.name])
+            term = _reduce(penalty(trace), batch, penalty.name, reduction)
         total = total + penalty.weight * term
         terms[penalty.name], weights[penalty.name] = term.detach(), penalty.weight
     return GuardOutput(total, step.logits, terms, weights, {})

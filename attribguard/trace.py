@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -60,6 +60,9 @@ class Step:
         batch: the checked batch.
         layers: the places to record in the main pass.
         corruptions: the corrupted passes to run, each with the places to record there.
+
+    Attributes:
+        corrupted: what came of them, in their order.
     """
 
     def __init__(
@@ -67,7 +70,7 @@ class Step:
         network: Network,
         batch: Batch,
         layers: tuple[str, ...],
-        corruptions: Mapping[Corruption, tuple[str, ...]],
+        corruptions: Sequence[tuple[Corruption, tuple[str, ...]]],
     ) -> None:
         self.network, self.batch = network, batch
         self._draws: Draws = TracedDraws() if torch.compiler.is_compiling() else EagerDraws(batch.x.device)
@@ -77,17 +80,7 @@ class Step:
         with self._draws.recorded():
             self.logits, self._clean = network.record(batch.x, layers)
         self.features = self._as_features(self._clean)
-        self._corrupted = {corruption: self._corrupt(corruption, names) for corruption, names in corruptions.items()}
-
-    def corrupted(self, corruption: Corruption) -> Corrupted:
-        """The pass that was run for this corruption."""
-        if corruption not in self._corrupted:
-            raise ModelError(
-                got=f"a penalty that reads {corruption}",
-                needed="a corruption that it declares",
-                fix="set its attribute `corruption` before the guard is built",
-            )
-        return self._corrupted[corruption]
+        self.corrupted = [self._corrupt(corruption, points) for corruption, points in corruptions]
 
     def input_gradient(self, score: str | Score) -> Tensor:
         """The gradient of the summed scores with respect to the images, (N, C, H, W), with its own graph."""
@@ -154,10 +147,13 @@ class Trace:
     Args:
         step: the shared computations.
         layers: the penalty's own places.
+        corruption: the one it declares.
+        corrupted: which of the step's corrupted passes that is.
     """
 
-    def __init__(self, step: Step, layers: tuple[str, ...]) -> None:
+    def __init__(self, step: Step, layers: tuple[str, ...], corruption: Corruption | None, corrupted: int) -> None:
         self._step, self._layers = step, layers
+        self._corruption, self._corrupted = corruption, corrupted
 
     @property
     def batch(self) -> Batch:
@@ -184,9 +180,15 @@ class Trace:
             corruption: the penalty's own ``corruption``.
 
         Raises:
-            ModelError: if no penalty declares it.
+            ModelError: if the penalty does not declare it.
         """
-        x, features = self._step.corrupted(corruption)
+        if corruption is not self._corruption and corruption != self._corruption:
+            raise ModelError(
+                got=f"a penalty that reads {corruption} and declares {self._corruption}",
+                needed="the corruption that it declares",
+                fix="set its attribute `corruption` before the guard's first step",
+            )
+        x, features = self._step.corrupted[self._corrupted]
         return Corrupted(x, features.only(self._layers))
 
     def input_gradient(self, score: str | Score) -> Tensor:
