@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable
 from types import TracebackType
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
@@ -44,12 +45,22 @@ class _Hook:
 class _Recording:
     """The tensors of one pass. A context manager; leaving it closes the gate, whatever happened."""
 
-    def __init__(self, capture: Capture, points: Collection[str], stop_when_complete: bool) -> None:
-        self.capture, self.points, self.stop = capture, points, stop_when_complete
+    def __init__(
+        self, capture: Capture, points: Collection[str], on_path: Collection[str], stop_when_complete: bool
+    ) -> None:
+        self.capture, self.points, self.on_path, self.stop = capture, points, on_path, stop_when_complete
         self.tensors: dict[str, Tensor] = {}
+        self._versions: dict[str, int] = {}
+        self._with_graph = False
         self._calls: dict[tuple[str, Side], int] = {}
 
     def see(self, module: str, side: Side, value: Any) -> None:
+        if self._with_graph and not torch.is_grad_enabled():
+            raise LayerError(
+                got=f"layer {module!r}, which runs without gradients inside a training pass",
+                needed="features that carry a gradient",
+                fix="use checkpoint(..., use_reentrant=False), or name layers outside of what is checkpointed",
+            )
         call = self._calls.get((module, side), 0)
         self._calls[module, side] = call + 1
         point = point_name(module, call, side)
@@ -59,16 +70,26 @@ class _Recording:
             raise LayerError(
                 got=f"a {type(value).__name__} at layer {point!r}", needed="one tensor", fix="name a layer inside it"
             )
-        # A copy, because an in-place activation right behind would overwrite what was asked for.
-        self.tensors[point] = value.clone()
+        if point in self.on_path:
+            self._keep_on_path(point, value)
+        else:
+            # A copy, because an in-place activation right behind would overwrite what was asked for.
+            self.tensors[point] = value.clone()
         if self.stop and len(self.tensors) == len(self.points):
             raise _Enough
+
+    def _keep_on_path(self, point: str, value: Tensor) -> None:
+        if torch.is_grad_enabled() and not value.requires_grad:
+            value.requires_grad_()  # a frozen backbone leaves no graph, but what comes behind still has a gradient
+        self.tensors[point] = value
+        if not torch.compiler.is_compiling():
+            self._versions[point] = value._version
 
     def complete(self) -> dict[str, Tensor]:
         """The tensors, in the order of the points asked for.
 
         Raises:
-            LayerError: if a layer never ran.
+            LayerError: if a layer never ran, or one that had to stay on the path was overwritten.
         """
         missing = [point for point in self.points if point not in self.tensors]
         if missing:
@@ -77,9 +98,17 @@ class _Recording:
                 needed="layers that run in every pass",
                 fix="name other layers, or call the model as it was called when it was wrapped",
             )
+        for point, version in self._versions.items():
+            if self.tensors[point]._version != version:
+                raise LayerError(
+                    got=f"layer {point!r}, which a later operation overwrites in place",
+                    needed="a layer whose output stays, to differentiate with respect to it",
+                    fix="name the layer behind that operation",
+                )
         return {point: self.tensors[point] for point in self.points}
 
     def __enter__(self) -> _Recording:
+        self._with_graph = torch.is_grad_enabled()
         self.capture.recording = self
         return self
 
@@ -117,18 +146,21 @@ class Capture:
             handle.remove()
         self._handles.clear()
 
-    def record(self, points: Collection[str], *, stop_when_complete: bool = False) -> _Recording:
+    def record(
+        self, points: Collection[str], *, on_path: Collection[str] = (), stop_when_complete: bool = False
+    ) -> _Recording:
         """Open the gate for one pass.
 
         Args:
             points: the names of the places to record.
+            on_path: those of them that are not copied, so that the logits can be differentiated with respect to them.
             stop_when_complete: whether to end the pass at the last of them. Not for compiled graphs, which drop what
                 nobody reads by themselves.
 
         Returns:
             A context manager to run the pass in; its ``complete()`` gives the tensors afterwards.
         """
-        return _Recording(self, points, stop_when_complete)
+        return _Recording(self, points, on_path, stop_when_complete)
 
 
 def is_hooked(model: nn.Module) -> bool:

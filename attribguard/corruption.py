@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from attribguard.errors import RangeError, ShapeError, TypeMismatchError
-from attribguard.masks import dilate, inside
+from attribguard.errors import RangeError, ShapeError
+from attribguard.masks import check_pixels, dilate, inside
 
 __all__ = ["Corruption", "CorruptionMode", "corrupt"]
 
@@ -114,12 +114,12 @@ def corrupt(x: Tensor, mask: Tensor, mode: CorruptionMode = "shuffle", generator
             fix="resize the mask to the image, one mask an image",
         )
     if callable(mode):
-        corrupted = mode(x, mask)
-        if corrupted.shape != x.shape:
+        corrupted = mode(x.clone(), mask)  # a copy, for it may work in place
+        if (corrupted.shape, corrupted.dtype, corrupted.device) != (x.shape, x.dtype, x.device):
             raise ShapeError(
-                got=f"corrupted images of shape {tuple(corrupted.shape)}",
-                needed=f"{tuple(x.shape)}, the images' own",
-                fix="let the corruption keep the shape",
+                got=f"corrupted images of shape {tuple(corrupted.shape)}, {corrupted.dtype} on {corrupted.device}",
+                needed=f"{tuple(x.shape)}, {x.dtype} on {x.device}, as the images",
+                fix="let the corruption keep shape, type and device",
             )
         return corrupted
     if mode not in _MODES:
@@ -154,12 +154,7 @@ class Corruption:
                 needed="one of " + ", ".join(map(repr, _MODES)) + ", or a callable (x, mask) -> x",
                 fix="choose one of them",
             )
-        if isinstance(self.dilate, bool) or not isinstance(self.dilate, int):
-            raise TypeMismatchError(
-                got=f"dilate={self.dilate!r}", needed="a whole number of pixels", fix="convert a sigma by masks.dilate"
-            )
-        if self.dilate < 0:
-            raise RangeError(got=f"dilate={self.dilate}", needed="0 or more pixels", fix="leave it out for none")
+        check_pixels(self.dilate)
 
     def __call__(self, x: Tensor, mask: Tensor) -> Tensor:
         """Corrupt (N, C, H, W) images outside their dilated (N, 1, H, W) masks."""

@@ -43,7 +43,8 @@ def check_target(target: Any, n: int, logits: torch.Size, *, values: bool) -> No
         raise TypeMismatchError(
             got=f"a target of {target.dtype} and shape {tuple(target.shape)} for {outputs} outputs",
             needed=f"integer classes of shape ({n},) for the default cross entropy",
-            fix="pass `criterion=` for mixed or multi-label targets, such as torch.nn.BCEWithLogitsLoss()",
+            fix="use target.squeeze(1) for (N, 1); pass `criterion=` for mixed or multi-label targets, such as "
+            "torch.nn.BCEWithLogitsLoss()",
         )
     if tuple(target.shape) not in ([(n,)] if outputs >= 2 else [(n,), (n, 1)]):
         raise ShapeError(

@@ -52,7 +52,9 @@ class EagerDraws:
 _DROPOUTS = (F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, torch.dropout)
 _DRAWS = (
     torch.bernoulli, torch.rand, torch.rand_like, torch.randn, torch.randn_like, torch.randint, torch.randperm,
-    torch.normal, Tensor.bernoulli, Tensor.bernoulli_, Tensor.uniform_, Tensor.normal_, Tensor.exponential_,
+    torch.randint_like, torch.normal, torch.multinomial, torch.poisson, Tensor.multinomial, Tensor.bernoulli,
+    Tensor.bernoulli_, Tensor.uniform_, Tensor.normal_, Tensor.exponential_, Tensor.log_normal_, Tensor.cauchy_,
+    Tensor.geometric_,
 )  # fmt: skip
 # Functions that draw inside, where no mode sees it: the arguments that switch it on, their positions and defaults.
 _FUSED: dict[Callable[..., Any], dict[str, tuple[int, float | bool]]] = {
@@ -60,7 +62,11 @@ _FUSED: dict[Callable[..., Any], dict[str, tuple[int, float | bool]]] = {
     F.multi_head_attention_forward: {"dropout_p": (10, 0.0), "training": (13, True)},
     F.alpha_dropout: {"p": (1, 0.5), "training": (2, False)},
     F.feature_alpha_dropout: {"p": (1, 0.5), "training": (2, False)},
+    torch.alpha_dropout: {"p": (1, 0.5), "train": (2, False)},
+    torch.feature_dropout: {"p": (1, 0.5), "train": (2, False)},
+    torch.native_dropout: {"p": (1, 0.5), "train": (2, False)},
     F.rrelu: {"training": (3, False)},
+    torch.rrelu: {"training": (3, False)},
     F.gumbel_softmax: {},
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+import weakref
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, overload
 
@@ -11,11 +12,11 @@ from torch import Tensor, nn
 
 from attribguard.criterion import Criterion, check_target, classification_loss
 from attribguard.errors import ModelError, RangeError, TypeMismatchError
-from attribguard.layers import check_layers
+from attribguard.masks import inside
 from attribguard.network import Network, Output
-from attribguard.objective import GuardOutput, Plan, make_plan, objective
+from attribguard.objective import GuardOutput, Plan, make_plan, objective, what_is_asked
 from attribguard.penalties.base import Penalty, check_weight
-from attribguard.trace import Batch
+from attribguard.step import Batch
 from attribguard.validation import Annotated, check_batch
 
 __all__ = ["Guard"]
@@ -34,7 +35,6 @@ class Guard(nn.Module):
     Attributes:
         model: the user's model.
         penalties: the penalties, whose weights may be changed between steps.
-        criterion_weight: the weight of the classification loss.
     """
 
     def __init__(
@@ -51,17 +51,27 @@ class Guard(nn.Module):
         self.model = model
         self.penalties = nn.ModuleList(penalties)
         self.criterion = criterion
-        self.criterion_weight = check_weight(criterion_weight, "criterion_weight")
+        self.criterion_weight = criterion_weight
         if reduction not in ("batch", "annotated"):
             raise RangeError(got=f"reduction={reduction!r}", needed="'batch' or 'annotated'", fix="choose one")
         if validate not in ("auto", True, False):
             raise RangeError(got=f"validate={validate!r}", needed="'auto', True or False", fix="choose one")
         self.reduction, self.validate = reduction, validate
         self._network = Network(model, output)
+        # From now on the model is known to be wrapped, until this guard is unwrapped or gone.
+        self._network.capture.install(model, [""])
+        weakref.finalize(self, self._network.capture.remove)
         self._plan: Plan | None = None
         self._steps, self._warned = 0, False
-        for penalty in penalties:
-            check_layers(penalty.layers, model)
+
+    @property
+    def criterion_weight(self) -> float:
+        """The weight of the classification loss."""
+        return self._criterion_weight
+
+    @criterion_weight.setter
+    def criterion_weight(self, weight: float) -> None:
+        self._criterion_weight = check_weight(weight, "criterion_weight")
 
     if TYPE_CHECKING:
 
@@ -124,9 +134,9 @@ class Guard(nn.Module):
                 )
             return self.model(x)
         annotations = (mask, annotated, segmentation)
-        if torch.is_grad_enabled() or not self._needs_input_gradient():
+        if torch.is_grad_enabled() or not self._needs_graph():
             return self._guarded(x, target, *annotations)
-        # An input gradient needs a graph even where the caller wants none of the result.
+        # A gradient inside a penalty needs a graph even where the caller wants none of the result.
         with torch.inference_mode(False), torch.enable_grad():
             out = self._guarded(*map(_outside_inference_mode, (x, target, *annotations)))
         return out._replace(loss=out.loss.detach(), logits=out.logits.detach())
@@ -135,7 +145,7 @@ class Guard(nn.Module):
         self, x: Tensor, target: Any, mask: Tensor | None, annotated: Annotated, segmentation: Tensor | None
     ) -> GuardOutput:
         batch, plan = self._prepare(x, target, mask, annotated, segmentation)
-        if self._needs_input_gradient() and not batch.x.requires_grad:
+        if any(p.needs_input_gradient for p in self._penalties()) and not batch.x.requires_grad:
             batch = batch._replace(x=batch.x.detach().requires_grad_())
         criterion = classification_loss if self.criterion is None else self.criterion
         weight, reduction = self.criterion_weight, self.reduction
@@ -155,8 +165,10 @@ class Guard(nn.Module):
             LayerError: if a penalty's layers cannot be had.
             ModelError: if the model gives no single tensor and ``output`` does not pick one.
         """
-        plan = make_plan(self._penalties(), self._network.look(example))
+        plan = make_plan(self._penalties(), self._network, example)
         self._network.capture.install(self.model, plan.points)
+        for point in plan.differentiated:
+            plan.tails.find(point, example)
         self._plan = plan
         return plan
 
@@ -173,8 +185,8 @@ class Guard(nn.Module):
 
     _unwrapped = False
 
-    def _needs_input_gradient(self) -> bool:
-        return any(penalty.needs_input_gradient for penalty in self._penalties())
+    def _needs_graph(self) -> bool:
+        return any(penalty.needs_input_gradient or penalty.needs_layer_gradient for penalty in self._penalties())
 
     def _penalties(self) -> list[Penalty]:
         return list(self.penalties)  # type: ignore[arg-type]
@@ -183,12 +195,20 @@ class Guard(nn.Module):
         self, x: Tensor, target: Any, mask: Tensor | None, annotated: Annotated, segmentation: Tensor | None
     ) -> tuple[Batch, Plan]:
         """Everything that may be refused, before anything is changed."""
+        compiling = torch.compiler.is_compiling()
+        if compiling and any(penalty.needs_input_gradient for penalty in self._penalties()):
+            raise ModelError(
+                got="a compiled guard with a penalty on input gradients",
+                needed="a graph without a backward pass inside, which torch.compile cannot follow",
+                fix="leave the guard uncompiled, or use penalties on features such as ActDiff",
+            )
         if self._unwrapped:
             raise ModelError(got="a guarded call after unwrap()", needed="a guard", fix="wrap the model again")
-        compiling = torch.compiler.is_compiling()
         values = not compiling and self._checks_values(x)
         batch = check_batch(x, target, mask, annotated, segmentation, values=values)
         plan = self._plan
+        if plan is not None and not compiling and plan.asked != what_is_asked(self._penalties()):
+            plan = None
         if plan is None:
             if compiling:
                 raise ModelError(
@@ -196,9 +216,11 @@ class Guard(nn.Module):
                     needed="one look at the network before it is compiled",
                     fix="pass example_input to wrap, or make one guarded call before torch.compile",
                 )
-            plan = self.survey(x)
+            self._network.look(x)
         if self.criterion is None and self._network.survey is not None:
             check_target(target, len(x), self._network.survey.logits, values=values)
+        if plan is None:
+            plan = self.survey(x)
         if values and mask is not None and not self._warned:
             self._warn_of_empty_masks(batch)
         if not compiling:
@@ -211,12 +233,12 @@ class Guard(nn.Module):
         return self._steps < _CHECKED_STEPS or (isinstance(x, Tensor) and x.device.type == "cpu")
 
     def _warn_of_empty_masks(self, batch: Batch) -> None:
-        if bool((batch.annotated & ~batch.mask.flatten(1).any(1)).any()):
+        if bool((batch.annotated & ~inside(batch.mask).flatten(1).any(1)).any()):
             self._warned = True
             warnings.warn(
                 "a mask is empty on an annotated row, so that all of its image counts as irrelevant; if it means "
                 "'no mask', mark the row False in `annotated`",
-                stacklevel=4,
+                stacklevel=7,
             )
 
 

@@ -12,9 +12,10 @@ from torch import nn
 from attribguard.errors import LayerError
 from attribguard.survey import Survey
 
-__all__ = ["AUTO", "Layers", "check_layers", "resolve_layers"]
+__all__ = ["AUTO", "LAST", "Layers", "check_layers", "resolve_layers"]
 
 AUTO: Literal["auto"] = "auto"
+LAST: Literal["last"] = "last"
 Layers = str | tuple[str, ...]
 
 
@@ -29,7 +30,7 @@ def check_layers(layers: Layers, model: nn.Module) -> None:
         LayerError: with the nearest names.
     """
     known = [name for name, _ in model.named_modules() if name]
-    for layer in () if layers == AUTO else layers:
+    for layer in () if isinstance(layers, str) else layers:
         module = layer.partition(":")[0].partition("#")[0]
         if module in known or any(fnmatchcase(name, module) for name in known):
             continue

@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from attribguard.errors import RangeError, ShapeError
+from attribguard.errors import RangeError, ShapeError, TypeMismatchError
 
-__all__ = ["circle", "dilate", "from_boxes", "from_irrelevant", "inside", "resize"]
+__all__ = ["check_pixels", "circle", "dilate", "from_boxes", "from_irrelevant", "inside", "resize"]
 
 
 def inside(mask: Tensor) -> Tensor:
@@ -127,6 +127,17 @@ def circle(size: tuple[int, int], radius: float | None = None) -> Tensor:
     y = torch.arange(height) + 0.5 - height / 2
     x = torch.arange(width) + 0.5 - width / 2
     return (y[:, None].square() + x.square() <= radius**2).float()[None, None]
+
+
+def check_pixels(pixels: int) -> int:
+    """Refuse what is no whole number of pixels, 0 or more."""
+    if isinstance(pixels, bool) or not isinstance(pixels, int):
+        raise TypeMismatchError(
+            got=f"dilate={pixels!r}", needed="a whole number of pixels", fix="convert a sigma: int(4 * sigma + 0.5)"
+        )
+    if pixels < 0:
+        raise RangeError(got=f"dilate={pixels}", needed="0 or more pixels", fix="leave it out for none")
+    return pixels
 
 
 def dilate(mask: Tensor, pixels: int | None = None, *, sigma: float | None = None) -> Tensor:

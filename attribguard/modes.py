@@ -16,32 +16,29 @@ class ScratchBuffers:
     """Lend the model copies of its buffers, so that a pass leaves running statistics where they were.
 
     Batch normalisation in train mode then still normalises by its own batch, and so does whatever else keeps a state
-    in buffers. The modules and their parameters are untouched. (A class, because a compiled graph can follow it.)
+    in buffers. The copies start from the values at the time when this object was made: made before the main pass, they
+    let further passes begin where that one began. The modules and their parameters are untouched. (A class, because a
+    compiled graph can follow it.)
 
     Args:
         model: the network.
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self._model = model
-        self._lent: list[tuple[nn.Module, str, Tensor]] = []
+        self._own = [(m, name, buffer) for m in model.modules() for name, buffer in m._buffers.items()]
+        self._start = [None if buffer is None else buffer.clone() for _, _, buffer in self._own]
 
     def __enter__(self) -> None:
-        """Swap the copies in."""
-        for module in self._model.modules():
-            for name, buffer in module._buffers.items():
-                if buffer is not None:
-                    self._lent.append((module, name, buffer))
-        for module, name, buffer in self._lent:
-            module._buffers[name] = buffer.clone()
+        """Swap copies in."""
+        for (module, name, _), start in zip(self._own, self._start, strict=True):
+            module._buffers[name] = None if start is None else start.clone()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Give the buffers back."""
-        for module, name, buffer in self._lent:
+        """Give the model its own back."""
+        for module, name, buffer in self._own:
             module._buffers[name] = buffer
-        self._lent.clear()
 
 
 class RandomState:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from attribguard.capture import Capture
 from attribguard.errors import ModelError
@@ -30,24 +31,35 @@ class Network:
         self.model, self.output = model, output
         self.capture = Capture()
         self.survey: Survey | None = None
-        self._coupled: dict[tuple[bool, ...], bool] = {}
+        self._coupled: dict[tuple[tuple[str, ...], tuple[bool, ...]], bool] = {}
+
+    def modes(self) -> tuple[bool, ...]:
+        """Each module's train/eval flag: what is measured of a network holds for one combination of them."""
+        return tuple(module.training for module in self.model.modules())
 
     def logits(self, x: Tensor) -> Tensor:
         """Run the model and pick the logits."""
-        return self._select(self.model(x))
+        return self.select(self.model(x))
 
     def look(self, x: Tensor) -> Survey:
-        """Survey the network on the first image of a batch, once."""
+        """Survey the network on the first image of a batch, once.
+
+        Raises:
+            ModelError: if it gives no single tensor, or writes into its images.
+        """
         if self.survey is None:
-            self.survey = survey(self.model, x[:1].detach(), self._select)
+            self.survey = survey(self.model, x, self.select)
         return self.survey
 
-    def record(self, x: Tensor, points: Collection[str]) -> tuple[Tensor, dict[str, Tensor]]:
+    def record(
+        self, x: Tensor, points: Collection[str], on_path: Collection[str] = ()
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Run the model and take what passes at these places.
 
         Args:
             x: (N, C, H, W).
             points: names of places, whose hooks are installed.
+            on_path: those with respect to which the logits will be differentiated.
 
         Returns:
             The logits, and place to tensor as the network made it.
@@ -55,7 +67,7 @@ class Network:
         Raises:
             LayerError: if a place was not passed.
         """
-        with self.capture.record(points) as recording:
+        with self.capture.record(points, on_path=on_path) as recording:
             logits = self.logits(x)
         return logits, recording.complete()
 
@@ -66,30 +78,51 @@ class Network:
             self.model(x)
         return recording.complete()
 
-    def couples_samples(self, x: Tensor, points: Collection[str]) -> bool:
+    def couples_samples(self, x: Tensor, points: tuple[str, ...]) -> bool:
         """Whether, in the present train/eval modes, one image changes another's features, as in BatchNorm.
 
-        Measured, not read off the module types, because any forward method may do it: the first image's features must
-        be the same bits beside two different neighbours. The answer is kept for each combination of modes.
+        Measured, not only read off the module types, because any forward method may do it: an image's features must be
+        the same bits beside two different neighbours, before and behind it. The answer is kept for these places and
+        modes.
 
         Args:
             x: (N, C, H, W), N at least 2.
             points: the places to compare.
         """
-        flags = tuple(module.training for module in self.model.modules())
-        if flags not in self._coupled:
-            with undisturbed(self.model, x.device, evaluating=False):
-                beside = self.record_only(x[:2].detach(), points)
-                other = self.record_only(torch.stack([x[0], torch.randn_like(x[1])]).detach(), points)
-            self._coupled[flags] = not all(torch.equal(beside[point][0], other[point][0]) for point in points)
-        return self._coupled[flags]
+        key = points, self.modes()
+        if key not in self._coupled:
+            self._coupled[key] = any(map(_uses_batch_statistics, self.model.modules())) or self._mixes(x, points)
+        return self._coupled[key]
 
-    def _select(self, output: Any) -> Tensor:
+    def _mixes(self, x: Tensor, points: tuple[str, ...]) -> bool:
+        with undisturbed(self.model, x.device, evaluating=False):
+            pair = x[:2].detach().clone()
+            other = torch.randn_like(pair[:1])
+            both, ahead, behind = (
+                self.record_only(images, points)
+                for images in (pair.clone(), torch.cat([pair[:1], other]), torch.cat([other, pair[1:]]))
+            )
+            return not all(
+                torch.equal(both[point][:1], ahead[point][:1]) and torch.equal(both[point][1:], behind[point][1:])
+                for point in points
+            )
+
+    def select(self, output: Any) -> Tensor:
+        """Pick the logits from what the model gave.
+
+        Raises:
+            ModelError: if there is no single tensor to pick.
+        """
         try:
             if callable(self.output):
                 logits = self.output(output)
+            elif self.output is None or isinstance(output, Tensor):
+                # Networks with auxiliary outputs give them in train mode only.
+                logits = output
+            elif isinstance(self.output, str) and hasattr(output, self.output):
+                logits = getattr(output, self.output)
             else:
-                logits = output if self.output is None else output[self.output]
+                logits = output[self.output]
         except (KeyError, IndexError, TypeError, AttributeError) as error:
             raise ModelError(
                 got=f"{_describe(output)} from the model, of which output={self.output!r} picks nothing",
@@ -103,6 +136,11 @@ class Network:
                 fix="pass `output=`, the key or index of the logits, or a callable that picks them",
             )
         return logits
+
+
+def _uses_batch_statistics(module: nn.Module) -> bool:
+    # A scale of 0, from which residual branches start, would hide it from a measurement.
+    return isinstance(module, _BatchNorm) and (module.training or module.running_mean is None)
 
 
 def _describe(output: Any) -> str:

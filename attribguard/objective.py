@@ -11,11 +11,13 @@ from torch import Tensor
 from attribguard.corruption import Corruption
 from attribguard.criterion import Criterion
 from attribguard.errors import ShapeError
-from attribguard.layers import resolve_layers
+from attribguard.layers import LAST, resolve_layers
 from attribguard.network import Network
 from attribguard.penalties.base import Penalty
-from attribguard.survey import Survey
-from attribguard.trace import Batch, Step, Trace
+from attribguard.second_order import check_twice_differentiable
+from attribguard.step import Batch, Step
+from attribguard.tail import Tails, last_map
+from attribguard.trace import Trace
 
 __all__ = ["GuardOutput", "Plan", "Reduction", "make_plan", "objective"]
 
@@ -44,32 +46,61 @@ class Plan(NamedTuple):
     """Which places and passes a step needs. Made once, so that a compiled step has nothing to look up.
 
     Attributes:
+        asked: what the penalties asked for when it was made.
         points: all places, to be recorded in the main pass.
         layers: penalty to the places it reads.
         corruptions: the corrupted passes to run, each with the places to record there.
         passes: penalty to the corrupted pass it reads; -1 for none.
+        differentiated: the layers with respect to which logits are differentiated.
+        twice: whether the input gradient is differentiated again.
+        tails: what is known of the network's classifier.
     """
 
+    asked: tuple[object, ...]
     points: tuple[str, ...]
     layers: dict[str, tuple[str, ...]]
     corruptions: list[tuple[Corruption, tuple[str, ...]]]
     passes: dict[str, int]
+    differentiated: tuple[str, ...]
+    twice: bool
+    tails: Tails
 
 
-def make_plan(penalties: Sequence[Penalty], survey: Survey) -> Plan:
+def what_is_asked(penalties: Sequence[Penalty]) -> tuple[object, ...]:
+    """What a plan depends on, to notice when a penalty was changed or added."""
+    return tuple((p.name, p.layers, p.corruption, p.needs_input_gradient, p.needs_layer_gradient) for p in penalties)
+
+
+def make_plan(penalties: Sequence[Penalty], network: Network, x: Tensor) -> Plan:
     """Find each penalty's places, and let equal corruptions share one pass.
+
+    Args:
+        penalties: the penalties.
+        network: the wrapped model.
+        x: (N, C, H, W), images to try it on.
 
     Raises:
         LayerError: if a penalty's layers cannot be had.
+        ModelError: if a penalty needs a second derivative that the network does not have.
     """
-    layers = {penalty.name: resolve_layers(penalty.layers, survey) for penalty in penalties}
+    layers: dict[str, tuple[str, ...]] = {}
+    for penalty in penalties:
+        if penalty.layers == LAST:
+            layers[penalty.name] = (last_map(network, x),)
+        else:
+            layers[penalty.name] = resolve_layers(penalty.layers, network.look(x))
     shared: dict[Corruption, tuple[str, ...]] = {}
     for penalty in penalties:
         if penalty.corruption is not None:
             shared[penalty.corruption] = _union(shared.get(penalty.corruption, ()), layers[penalty.name])
     order = {None: -1} | {corruption: i for i, corruption in enumerate(shared)}
     passes = {penalty.name: order[penalty.corruption] for penalty in penalties}
-    return Plan(_union(*layers.values()), layers, list(shared.items()), passes)
+    differentiated = _union(*(layers[penalty.name] for penalty in penalties if penalty.needs_layer_gradient))
+    twice = any(penalty.needs_input_gradient for penalty in penalties)
+    if twice:
+        check_twice_differentiable(network.model, network.select, x)
+    points, corruptions = _union(*layers.values()), list(shared.items())
+    return Plan(what_is_asked(penalties), points, layers, corruptions, passes, differentiated, twice, Tails(network))
 
 
 def objective(
@@ -98,18 +129,22 @@ def objective(
     Raises:
         ShapeError: if the criterion or a penalty returns another shape than it should.
     """
-    step = Step(network, batch, plan.points, plan.corruptions)
+    step = Step(network, plan.tails, batch, plan.points, plan.corruptions, plan.differentiated, plan.twice)
     loss = _classify(criterion, step.logits, batch.target)
     terms, weights = {"criterion": loss.detach()}, {"criterion": criterion_weight}
     total = criterion_weight * loss
     for penalty in penalties:
         # Squares underflow in half precision; features come as float32 already.
         with torch.autocast(batch.x.device.type, enabled=False):
-            trace = Trace(step, plan.layers[penalty.name], penalty.corruption, plan.passes[penalty.name])
-            term = _reduce(penalty(trace), batch, penalty.name, reduction)
+            term = _reduce(penalty(_view(step, plan, penalty)), batch, penalty.name, reduction)
         total = total + penalty.weight * term
         terms[penalty.name], weights[penalty.name] = term.detach(), penalty.weight
     return GuardOutput(total, step.logits, terms, weights, {})
+
+
+def _view(step: Step, plan: Plan, penalty: Penalty) -> Trace:
+    name = penalty.name
+    return Trace(step, plan.layers[name], penalty.corruption, plan.passes[name], penalty.needs_layer_gradient)
 
 
 def _union(*points: tuple[str, ...]) -> tuple[str, ...]:
@@ -118,9 +153,9 @@ def _union(*points: tuple[str, ...]) -> tuple[str, ...]:
 
 def _classify(criterion: Criterion, logits: Tensor, target: Any) -> Tensor:
     loss = criterion(logits, target)
-    if loss.shape not in ((), (len(logits),)):
+    if not isinstance(loss, Tensor) or loss.shape not in ((), (len(logits),)):
         raise ShapeError(
-            got=f"a criterion that returns shape {tuple(loss.shape)}",
+            got=f"a criterion that returns {tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__}",
             needed="a scalar or (N,)",
             fix="reduce the other axes in the criterion",
         )

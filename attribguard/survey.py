@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from attribguard.capture import point_name
+from attribguard.errors import ModelError
 from attribguard.modes import undisturbed
 
 __all__ = ["Survey", "survey"]
@@ -38,9 +40,13 @@ class Survey:
 
     Attributes:
         points: every place that a tensor passed, by name, in the order of the pass.
-        activations: the places where the tensors that enter activations can be had; never the model's output.
-        unplaced: activations whose input no module gives, in words.
+        activations: the places where the tensors that enter activations can be had, as far as these hold an entry for
+            each image; never the model's output.
+        unplaced: activations whose input no module gives, or gives with the images mixed along the first axis, in
+            words.
         axes: place to channel axis, where the operators told.
+        shapes: place to the tensor's shape, for one image.
+        classifier: the module whose output the logits are, if there is one.
         logits: the shape of the logits of one image.
     """
 
@@ -48,6 +54,8 @@ class Survey:
     activations: dict[str, None]
     unplaced: tuple[str, ...]
     axes: dict[str, int]
+    shapes: dict[str, torch.Size]
+    classifier: str | None
     logits: torch.Size
 
 
@@ -55,6 +63,7 @@ class Survey:
 class _Frame:
     name: str
     call: int
+    leaf: bool
     entered: Tensor | None
     version: int
 
@@ -62,6 +71,7 @@ class _Frame:
 @dataclass
 class _Activation:
     point: str | None
+    halves: Literal["equal", "constant", "other"]
     words: str
     before: Tensor
     after: Tensor
@@ -82,11 +92,11 @@ class _Watch(TorchFunctionMode):
     def __post_init__(self) -> None:
         super().__init__()
 
-    def enter_module(self, name: str, args: tuple[Any, ...]) -> None:
+    def enter_module(self, name: str, leaf: bool, args: tuple[Any, ...]) -> None:
         call = self._calls.get(name, 0)
         self._calls[name] = call + 1
         entered = args[0] if args and isinstance(args[0], Tensor) else None
-        self._stack.append(_Frame(name, call, entered, -1 if entered is None else entered._version))
+        self._stack.append(_Frame(name, call, leaf, entered, -1 if entered is None else entered._version))
         if entered is not None:
             self.points[point_name(name, call, "input")] = entered
 
@@ -96,15 +106,22 @@ class _Watch(TorchFunctionMode):
             point = point_name(frame.name, frame.call, "output")
             self.points[point] = output
             self._alive.append(output)
-            # The innermost module to give a tensor is its maker; containers only pass it on.
-            if self._made.get(id(output), ("", -1))[1] != output._version:
+            # The innermost module to give a tensor is its maker. Containers only pass it on; a leaf may be dropout,
+            # which passes it on in eval mode alone.
+            if frame.leaf or self._made.get(id(output), ("", -1))[1] != output._version:
                 self._made[id(output)] = point, output._version
+
+    def maker(self, x: Tensor) -> str | None:
+        """The module that gave this tensor in its first call, if one did."""
+        point, version = self._made.get(id(x), ("", -1))
+        return point if point and "#" not in point and version == x._version else None
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        active = func in _ACTIVATIONS and bool(args) and isinstance(args[0], Tensor)
-        point = self._place(args[0]) if active else None
+        entering: Any = args[0] if args else (kwargs or {}).get("input")
+        active = func in _ACTIVATIONS and isinstance(entering, Tensor)
+        before = (self._place(entering), _halves(entering)) if active else None
         out = func(*args, **(kwargs or {}))
         first = out[0] if isinstance(out, tuple) and out else out
         if isinstance(first, Tensor):
@@ -114,9 +131,9 @@ class _Watch(TorchFunctionMode):
                 self.axis[id(first)] = axis
             else:
                 self.axis.pop(id(first), None)
-            if active:
+            if before is not None:
                 words = f"{func.__name__} in {self._stack[-1].name or 'the model itself'!r}"
-                self.activations.append(_Activation(point, words, args[0], first))
+                self.activations.append(_Activation(*before, words, entering, first))
         return out
 
     def _place(self, x: Tensor) -> str | None:
@@ -161,7 +178,9 @@ def _watched(model: nn.Module, watch: _Watch) -> Iterator[None]:
     handles = []
     try:
         for name, module in model.named_modules():
-            handles.append(module.register_forward_pre_hook(lambda m, args, n=name: watch.enter_module(n, args)))
+            leaf = next(module.children(), None) is None
+            enter = functools.partial(watch.enter_module, name, leaf)
+            handles.append(module.register_forward_pre_hook(lambda m, args, enter=enter: enter(args)))
             handles.append(module.register_forward_hook(lambda m, args, out: watch.leave_module(out)))
         with watch:
             yield
@@ -177,26 +196,48 @@ def survey(model: nn.Module, x: Tensor, select: Callable[[Any], Tensor]) -> Surv
 
     Args:
         model: the network.
-        x: (N, C, H, W), on the model's device.
+        x: (N, C, H, W), on the model's device; the first image is looked at.
         select: picks the logits from the model's output, or raises.
 
     Returns:
         What was seen.
+
+    Raises:
+        ModelError: if the model writes into its images.
     """
     watch = _Watch()
-    watch.axis[id(x)] = 1
     with undisturbed(model, x.device):
+        # Twice the same image: what does not come in two equal halves has no entry for each image.
+        pair = x[:1].detach().clone().repeat(2, 1, 1, 1)
+        written, watch.axis[id(pair)] = pair._version, 1
         with _watched(model, watch):
-            output = model(x)
+            output = model(pair)
         logits = select(output)
+    if pair._version != written:
+        raise ModelError(
+            got="a model that writes into the images it is given",
+            needed="images that stay as they are, for a second pass over them",
+            fix="let it work on a copy, or normalise the images before the call",
+        )
     inner = [a for a in watch.activations if not (_same(a.before, logits) or _same(a.after, logits))]
     return Survey(
         points=dict.fromkeys(watch.points),
-        activations=dict.fromkeys(a.point for a in inner if a.point is not None),
-        unplaced=tuple(dict.fromkeys(a.words for a in inner if a.point is None)),
+        activations=dict.fromkeys(a.point for a in inner if a.point is not None and a.halves == "equal"),
+        unplaced=tuple(dict.fromkeys(a.words for a in inner if a.point is None or a.halves == "other")),
         axes={name: watch.axis[id(x)] for name, x in watch.points.items() if id(x) in watch.axis},
+        shapes={name: x.shape for name, x in watch.points.items()},
+        classifier=watch.maker(logits),
         logits=logits.shape[1:],
     )
+
+
+def _halves(x: Tensor) -> Literal["equal", "constant", "other"]:
+    """Of a tensor for twice the same image: whether it holds an entry for each, nothing of the images, or a mixture."""
+    n = len(x) if x.dim() else 1
+    if n % 2:
+        return "constant"
+    # Two rows are one for each, even where the images see each other; more may be windows, in either order.
+    return "equal" if n == 2 or torch.allclose(x[: n // 2], x[n // 2 :], rtol=1e-3, atol=1e-5) else "other"
 
 
 def _same(a: Tensor, b: Tensor) -> bool:

@@ -9,12 +9,14 @@ import torch
 from torch import Tensor
 
 from attribguard.errors import RangeError, ShapeError, TypeMismatchError
-from attribguard.trace import Batch
+from attribguard.step import Batch
 
 __all__ = ["Annotated", "check_batch"]
 
 Annotated = Tensor | Mapping[str, Tensor] | None
 _KINDS = ("mask", "segmentation")
+# Interpolation overshoots by this much.
+_ROUNDING = 1e-6
 
 
 def check_batch(
@@ -58,13 +60,14 @@ def check_batch(
         # Replaced before any arithmetic: 0 * nan is nan.
         checked = torch.where(counted, mask.detach().view(n, 1, height, width), 1).to(dtype)
         # Written so that NaN fails it.
-        if values and not bool(((checked >= 0) & (checked <= 1)).all()):
+        if values and not bool(((checked >= -_ROUNDING) & (checked <= 1 + _ROUNDING)).all()):
             low, high = checked.min().item(), checked.max().item()
             raise RangeError(
-                got=f"a mask with values from {low:g} to {high:g} on annotated rows",
+                got=f"a mask with values from {low:.9g} to {high:.9g} on annotated rows",
                 needed="values in [0, 1], 1 = relevant, and no NaN",
                 fix="divide a mask of 0 and 255 by 255, and mark rows without a mask in `annotated`",
             )
+        checked = checked.clamp(0, 1)
     if segmentation is not None:
         _check_tensor("segmentation", segmentation, x, [(n, height, width)])
         if segmentation.is_floating_point() or segmentation.is_complex() or segmentation.dtype == torch.bool:

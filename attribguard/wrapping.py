@@ -8,11 +8,13 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.lazy import LazyModuleMixin
 
 from attribguard.capture import is_hooked
 from attribguard.criterion import Criterion
 from attribguard.errors import ModelError, RangeError, ShapeError, TypeMismatchError
 from attribguard.guard import Guard
+from attribguard.layers import check_layers
 from attribguard.network import Output
 from attribguard.penalties.base import Penalty
 
@@ -76,12 +78,14 @@ def wrap(
     """
     _check_model(model)
     _check_penalties(penalties)
-    if tuple(heads) or weighting is not None:
+    if heads or weighting is not None:
         raise RangeError(
             got="heads or a weighting", needed="neither: this version has none", fix="leave `heads` and `weighting` out"
         )
     if (criterion is not None and not callable(criterion)) or isinstance(criterion, type):
         raise TypeMismatchError(got=f"criterion={criterion!r}", needed="a callable object", fix="make it: Criterion()")
+    for penalty in penalties:
+        check_layers(penalty.layers, model)
     guard = Guard(model, list(penalties), criterion, criterion_weight, output, reduction, validate)
     example = _example(model, example_input)
     if example is not None:
@@ -108,6 +112,8 @@ def _check_model(model: nn.Module) -> None:
         )
     if any(isinstance(module, torch.jit.ScriptModule) for module in modules):
         raise ModelError(got="a scripted model", needed="a model in Python", fix="wrap it before torch.jit")
+    if any(isinstance(m, LazyModuleMixin) and m.has_uninitialized_params() for m in modules):
+        raise ModelError(got="a model with lazy modules", needed="parameters", fix="call it once, then wrap it")
     if isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel):
         raise ModelError(
             got=f"a model in {type(model).__name__}",
@@ -142,10 +148,12 @@ def _example(model: nn.Module, example: Tensor | Sequence[int] | None) -> Tensor
                 fix="add the batch axis, or pass the shape (C, H, W)",
             )
         return example.to(like.device)
-    shape = tuple(example)
+    shape = tuple(example) if isinstance(example, Sequence) else ()
     if len(shape) != 3 or not all(isinstance(side, int) and side > 0 for side in shape):
         raise ShapeError(got=f"example_input={example!r}", needed="a tensor or a shape (C, H, W)", fix="pass one")
-    return torch.zeros(1, *shape, device=like.device, dtype=like.dtype)
+    # Noise of its own: a constant image can hide what a network depends on, and the global random state is the user's.
+    noise = torch.rand(1, *shape, generator=torch.Generator().manual_seed(0))
+    return noise.to(like.device, like.dtype)
 
 
 def _configured(model: nn.Module) -> Tensor | None:

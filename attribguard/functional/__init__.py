@@ -1,5 +1,22 @@
 """The mathematics alone: tensors in, tensors out, no state."""
 
 from attribguard.functional.actdiff import actdiff
+from attribguard.functional.cam import class_activation_map, normalize_map
+from attribguard.functional.dice_ce import dice_ce
+from attribguard.functional.gradmask import gradmask
+from attribguard.functional.imbalance import bce, class_balanced_focal, focal, weighted_bce
+from attribguard.functional.rrr import gradcam_rrr, rrr
 
-__all__ = ["actdiff"]
+__all__ = [
+    "actdiff",
+    "bce",
+    "class_activation_map",
+    "class_balanced_focal",
+    "dice_ce",
+    "focal",
+    "gradcam_rrr",
+    "gradmask",
+    "normalize_map",
+    "rrr",
+    "weighted_bce",
+]

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from attribguard.errors import RangeError, ShapeError
+from attribguard.functional.norms import at_least_float32, safe_sqrt
 
 __all__ = ["NORMS", "ActDiffNorm", "actdiff"]
 
@@ -51,24 +52,13 @@ def actdiff(clean: Sequence[Tensor], corrupted: Sequence[Tensor], norm: ActDiffN
     if norm not in NORMS:
         raise RangeError(got=f"norm={norm!r}", needed=f"one of {NORMS}", fix="choose one of them")
     _check(clean, corrupted)
-    differences = [_at_least_float32(a) - _at_least_float32(b) for a, b in zip(clean, corrupted, strict=True)]
+    differences = [at_least_float32(a) - at_least_float32(b) for a, b in zip(clean, corrupted, strict=True)]
     if norm == "rows":
-        rows = [_safe_sqrt((d + _ROW_EPS).square().sum(-1)).reshape(d.shape[0], -1) for d in differences]
+        rows = [safe_sqrt((d + _ROW_EPS).square().sum(-1)).reshape(d.shape[0], -1) for d in differences]
         return torch.cat(rows, dim=1).mean(1)
     squares = [d.square().flatten(1) for d in differences]
-    layers = [_safe_sqrt(s.mean(1) if norm == "rms" else s.sum(1)) for s in squares]
+    layers = [safe_sqrt(s.mean(1) if norm == "rms" else s.sum(1)) for s in squares]
     return torch.stack(layers).mean(0)
-
-
-def _at_least_float32(x: Tensor) -> Tensor:
-    # Squares of float16 activations underflow.
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-
-
-def _safe_sqrt(x: Tensor) -> Tensor:
-    # The derivative of the square root at 0 is infinite, and infinity times the inner zero is NaN.
-    positive = x > 0
-    return torch.where(positive, torch.where(positive, x, 1).sqrt(), 0)
 
 
 def _check(clean: Sequence[Tensor], corrupted: Sequence[Tensor]) -> None:

@@ -11,7 +11,17 @@ from torch import Tensor
 
 from attribguard.errors import RangeError, ShapeError
 
-__all__ = ["SCORES", "Score", "contrast", "log_probs", "named_score", "target"]
+__all__ = [
+    "SCORES",
+    "Score",
+    "contrast",
+    "log_prob",
+    "log_probs",
+    "logit_weights",
+    "named_score",
+    "projection",
+    "target",
+]
 
 Score = Callable[[Tensor, Any], Tensor]
 
@@ -58,6 +68,73 @@ def target(logits: Tensor, target: Tensor) -> Tensor:
     if _has_classes(z, target):
         return z.gather(1, target.long()[:, None]).squeeze(1)
     return (_signs(z, target) * z).sum(1)
+
+
+def logit_weights(score: str, logits: Tensor, target: Tensor) -> Tensor:
+    """The factor of each logit in a score that is linear in them.
+
+    Args:
+        score: ``"target"``: the true class, or each label's own sign; ``"predicted"``: the largest logit, or each
+            output's sign where they are independent; ``"projection"``: a fresh normal vector for each sample.
+        logits: (N, K), or (N,) for one output.
+        target: as in :func:`target`.
+
+    Returns:
+        (N, K), without a graph.
+
+    Raises:
+        RangeError: if the score is unknown.
+
+    Example:
+        >>> logit_weights("predicted", torch.tensor([[1.0, 3.0]]), torch.tensor([0]))
+        tensor([[0., 1.]])
+    """
+    z = _as_matrix(logits.detach())
+    if score == "projection":
+        return torch.randn_like(z)
+    if score not in ("target", "predicted"):
+        raise RangeError(got=f"score {score!r}", needed="'target', 'predicted' or 'projection'", fix="choose one")
+    if _has_classes(z, target):
+        return F.one_hot(target.long() if score == "target" else z.argmax(1), z.shape[1]).to(z.dtype)
+    return _signs(z, target) if score == "target" else torch.where(z >= 0, 1.0, -1.0).to(z.dtype)
+
+
+def projection(logits: Tensor, target: Tensor) -> Tensor:
+    """The logits times a fresh normal vector for each sample: it moves whenever any logit does.
+
+    Args:
+        logits: (N, K), or (N,) for one output.
+        target: not used.
+
+    Returns:
+        (N,).
+
+    Example:
+        >>> projection(torch.zeros(2, 3), torch.tensor([0, 1]))
+        tensor([0., 0.])
+    """
+    z = _as_matrix(logits)
+    return (torch.randn_like(z) * z).sum(1)
+
+
+def log_prob(logits: Tensor, target: Tensor) -> Tensor:
+    r"""The log-probability of the truth: :math:`\log p_y`, or :math:`\sum_k \log \sigma(\pm z_k)` for labels.
+
+    Args:
+        logits: (N, K), or (N,) for one output.
+        target: as in :func:`target`.
+
+    Returns:
+        (N,), 0 or less.
+
+    Example:
+        >>> log_prob(torch.zeros(1, 2), torch.tensor([0]))
+        tensor([-0.6931])
+    """
+    z = _as_matrix(logits)
+    if _has_classes(z, target):
+        return z.log_softmax(1).gather(1, target.long()[:, None]).squeeze(1)
+    return F.logsigmoid(_signs(z, target) * z).sum(1)
 
 
 def contrast(logits: Tensor, target: Tensor) -> Tensor:
@@ -107,7 +184,13 @@ def log_probs(logits: Tensor, target: Tensor) -> Tensor:
     return (F.logsigmoid(z) + F.logsigmoid(-z)).sum(1)
 
 
-SCORES: dict[str, Score] = {"target": target, "contrast": contrast, "log_probs": log_probs}
+SCORES: dict[str, Score] = {
+    "target": target,
+    "contrast": contrast,
+    "log_prob": log_prob,
+    "log_probs": log_probs,
+    "projection": projection,
+}
 
 
 def named_score(score: str | Score) -> Score:

@@ -70,13 +70,15 @@ class ActDiff(Penalty):
         clean = trace.features.raw
         corrupted = trace.corrupted(self.corruption).features.raw
         for name, features in clean.items():
-            if len(features) != len(trace.batch.x):
+            if len(features) % len(trace.batch.x):
                 raise LayerError(
                     got=f"features of shape {tuple(features.shape)} at {name!r} for {len(trace.batch.x)} images",
-                    needed="one entry an image along the first axis",
+                    needed="one entry, or equally many, for each image along the first axis",
                     fix="name another layer",
                 )
-        return actdiff(list(clean.values()), list(corrupted.values()), self.norm)
+        n = len(trace.batch.x)
+        a, b = ([x.reshape(n, -1, *x.shape[1:]).squeeze(1) for x in side.values()] for side in (clean, corrupted))
+        return actdiff(a, b, self.norm)
 
     def extra_repr(self) -> str:
         """The settings."""

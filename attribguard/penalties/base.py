@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from numbers import Real
 
 from torch import Tensor, nn
 
 from attribguard.corruption import Corruption
 from attribguard.errors import RangeError, TypeMismatchError
-from attribguard.layers import AUTO, Layers
+from attribguard.layers import AUTO, LAST, Layers
 from attribguard.trace import Trace
 
 __all__ = ["Penalty", "check_weight"]
@@ -18,10 +19,10 @@ __all__ = ["Penalty", "check_weight"]
 
 def check_weight(weight: float, what: str) -> float:
     """Refuse a weight that is not a finite number of 0 or more."""
-    if isinstance(weight, bool) or not isinstance(weight, int | float):
+    if isinstance(weight, bool) or not isinstance(weight, Real):
         raise TypeMismatchError(got=f"{what} {weight!r}", needed="a number", fix="pass a float of 0 or more")
     if not (math.isfinite(weight) and weight >= 0):
-        raise RangeError(got=f"{what} {weight}", needed="a finite number, 0 or more", fix="0 switches the term off")
+        raise RangeError(got=f"{what} {weight}", needed="a finite number, 0 or more", fix="0 takes it out of the loss")
     return float(weight)
 
 
@@ -30,11 +31,13 @@ class Penalty(nn.Module, ABC):
 
     The value is per sample and unweighted; the guard weighs it, sets the rows that are not annotated to 0 and takes
     the mean. A subclass declares what it needs: ``layers``, and the attributes ``needs_input_gradient`` (whether it
-    calls :meth:`Trace.input_gradient`) and ``corruption`` (what it passes to :meth:`Trace.corrupted`).
+    calls :meth:`Trace.input_gradient`), ``needs_layer_gradient`` (whether it calls :meth:`Trace.layer_gradient` for
+    its one layer) and ``corruption`` (what it passes to :meth:`Trace.corrupted`).
 
     Args:
         weight: 0 or more; may be changed between steps (``penalty.weight = ...``), for a warm-up.
-        layers: ``"auto"``: what enters the network's activations; otherwise names or glob patterns of modules, which
+        layers: ``"auto"``: what enters the network's activations; ``"last"``: the last map over the image on which the
+            logits depend; otherwise names or glob patterns of modules, which
             stand for what a module gives out. ``"layer1.0.relu#1"`` is a module's second call in one pass,
             ``"fc:input"`` what enters a module.
         name: the term's name in the output; the class's name in lower case by default.
@@ -52,12 +55,14 @@ class Penalty(nn.Module, ABC):
     """
 
     needs_input_gradient: bool = False
+    needs_layer_gradient: bool = False
     corruption: Corruption | None = None
 
     def __init__(self, weight: float, *, layers: str | Sequence[str] = (), name: str | None = None) -> None:
         super().__init__()
         self.weight = weight
-        self.layers: Layers = layers if layers == AUTO else (layers,) if isinstance(layers, str) else tuple(layers)
+        named = (layers,) if isinstance(layers, str) else tuple(layers)
+        self.layers: Layers = layers if isinstance(layers, str) and layers in (AUTO, LAST) else named
         if not all(isinstance(layer, str) for layer in self.layers):
             raise TypeMismatchError(got=f"layers={layers!r}", needed="names of modules", fix="pass strings")
         self.name = type(self).__name__.lower() if name is None else name
