@@ -1,6 +1,6 @@
 """Image classifiers that are right for the right reasons: trained with attributions, and tested for them."""
 
-from attribguard import data, errors, functional, masks
+from attribguard import data, errors, functional, losses, masks
 from attribguard.corruption import Corruption, corrupt
 from attribguard.errors import AttribGuardError
 from attribguard.guard import Guard
@@ -44,6 +44,7 @@ __all__ = [
     "data",
     "errors",
     "functional",
+    "losses",
     "masks",
     "wrap",
 ]

@@ -87,15 +87,24 @@ def wrap(
     for penalty in penalties:
         check_layers(penalty.layers, model)
     guard = Guard(model, list(penalties), criterion, criterion_weight, output, reduction, validate)
-    example = _example(model, example_input)
+    try:
+        _look(guard, example_input)
+    except BaseException:
+        guard.unwrap()  # a guard that nobody gets may leave no hook
+        raise
+    return guard
+
+
+def _look(guard: Guard, example_input: Tensor | Sequence[int] | None) -> None:
+    """The dry run, if there is anything to run it on."""
+    example = _example(guard.model, example_input)
     if example is not None:
         guard.survey(example)
-    elif (configured := _configured(model)) is not None:
+    elif (configured := _configured(guard.model)) is not None:
         # The configuration describes the published weights, not this instance, whose channels or image size may be
         # others: a model that refuses it waits for its first batch.
         with contextlib.suppress(RuntimeError, AssertionError):
             guard.survey(configured)
-    return guard
 
 
 def _check_model(model: nn.Module) -> None:
