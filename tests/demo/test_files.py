@@ -1,0 +1,66 @@
+import pytest
+
+from attribguard.demo.files import check_writable, write_files
+from attribguard.errors import DataError
+
+NAMES = ("result.json", "saliency.png")
+
+
+def test_files_are_written_into_a_new_folder(tmp_path):
+    write_files(tmp_path / "a" / "b", {"one": b"1", "two": b"2"})
+    assert {path.name: path.read_bytes() for path in (tmp_path / "a" / "b").iterdir()} == {"one": b"1", "two": b"2"}
+
+
+def test_files_replace_those_of_their_names_and_no_others(tmp_path):
+    for name in ("one", "other"):
+        (tmp_path / name).write_text("old")
+    write_files(tmp_path, {"one": b"new"})
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"one": "new", "other": "old"}
+
+
+def test_an_interrupted_writing_leaves_everything_as_it_was(tmp_path, monkeypatch):
+    (tmp_path / "one").write_text("old")
+    written = []
+
+    def interrupted(path, content):
+        written.append(path.name)
+        with path.open("wb") as file:
+            file.write(content[:1])
+        if len(written) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("pathlib.Path.write_bytes", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_files(tmp_path, {"one": b"new", "two": b"new"})
+    assert written == ["one", "two"]
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"one": "old"}
+
+
+def test_asking_whether_a_folder_can_be_written_leaves_no_trace(tmp_path):
+    check_writable(tmp_path, NAMES)
+    check_writable(tmp_path / "a" / "b", NAMES)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("below", ["", "folder"])
+def test_a_file_in_the_folders_place_is_refused(tmp_path, below):
+    (tmp_path / "file").write_text("here")
+    with pytest.raises(DataError, match="nothing can be written"):
+        check_writable(tmp_path / "file" / below, NAMES)
+
+
+def test_a_folder_that_takes_no_files_is_refused(tmp_path, monkeypatch):
+    """Permissions would not stop a test that runs as root, so the system's answer is made."""
+
+    def refuse(dir):
+        raise PermissionError(13, "Permission denied", str(dir))
+
+    monkeypatch.setattr("tempfile.TemporaryFile", refuse)
+    with pytest.raises(DataError, match="Permission denied"):
+        check_writable(tmp_path / "new", NAMES)
+
+
+def test_a_folder_in_a_files_place_is_refused(tmp_path):
+    (tmp_path / "saliency.png").mkdir()
+    with pytest.raises(DataError, match=r"saliency\.png, a folder"):
+        check_writable(tmp_path, NAMES)
