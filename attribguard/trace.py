@@ -36,6 +36,11 @@ class Trace:
         return self._step.batch
 
     @property
+    def layers(self) -> tuple[str, ...]:
+        """The names of the penalty's layers in this network, in the order in which they run."""
+        return self._layers
+
+    @property
     def logits(self) -> Tensor:
         """(N, K), as the model gave them, with their graph."""
         return self._step.logits

@@ -26,7 +26,7 @@ Counts = Tensor | Sequence[float] | float
 
 def check_number(name: str, value: float, needed: str, fits: Callable[[float], bool]) -> None:
     """Refuse what is not a finite number that fits, saying what was needed."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeMismatchError(got=f"{name}={value!r}", needed="a number", fix="pass a float")
     # Not math.isfinite: a compiled graph may hold the number as a symbol, which can only be compared.
     if not (-math.inf < value < math.inf and fits(value)):

@@ -97,7 +97,7 @@ def dice_ce(
 def _dice(q: Tensor, truth: Tensor, over: Over, squared: bool, smooth: float) -> Tensor:
     """(N,) over each sample, (1,) over the batch; ignored pixels are 0 in both."""
     # 1 - (2 sum(pq) + s) / (sum(p + q) + s) is sum|p - q| / (sum(p + q) + s) for p of 0 and 1, and with squares alike.
-    # In this form nothing cancels near 0 and nothing rounds below it.
+    # In this form it cannot round below 0.
     error = torch.where(truth, 1 - q, q)
     if squared:
         error, q = error.square(), q.square()

@@ -105,7 +105,7 @@ class GradCAMRRR(Penalty):
 
     def forward(self, trace: Trace) -> Tensor:
         """The penalty of each sample, (N,)."""
-        (features,) = trace.features.values()
+        features = trace.features[trace.layers[0]]
         if features.shape[-2:].numel() == 1:
             raise LayerError(
                 got=f"features of shape {tuple(features.shape)} at {self.layers!r}",

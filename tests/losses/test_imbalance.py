@@ -172,16 +172,19 @@ def test_each_is_a_criterion_of_the_guard(name, reduction):
 @pytest.mark.parametrize("loss", [BCE(), Focal(), WeightedBCE(1, 3), ClassBalancedFocal(1, 3)], ids=repr)
 def test_each_is_a_criterion_of_the_guard_for_one_label(loss):
     model, (x, y, _) = plain_cnn(outputs=1), batch()
+    guard = attribguard.wrap(model, criterion=loss)
     for target in (y, y[:, None], y.float()):
-        out = attribguard.wrap(model, criterion=loss)(x, target)
+        out = guard(x, target)
         out.loss.backward()
         torch.testing.assert_close(out.loss, loss(model(x).squeeze(1), y))
 
 
 def test_a_network_of_two_exclusive_classes_is_told_what_to_do_and_it_works():
     model, (x, y, _) = plain_cnn(outputs=2), batch()
+    guard = attribguard.wrap(model, criterion=BCE())
     with pytest.raises(ShapeError) as caught:
-        attribguard.wrap(model, criterion=BCE())(x, y)
+        guard(x, y)
+    guard.unwrap()
     assert "output=lambda z: z[:, 1] - z[:, 0]" in str(caught.value)
     out = attribguard.wrap(model, criterion=BCE(), output=lambda z: z[:, 1] - z[:, 0])(x, y)
     torch.testing.assert_close(out.loss, nn.functional.cross_entropy(model(x), y))
