@@ -18,7 +18,13 @@ Side = Literal["input", "output"]
 
 
 def point_name(module: str, call: int, side: Side) -> str:
-    """Name a place in a forward pass: ``layer1.0.relu#1:input`` is what enters that module at its second call."""
+    """Name a place in a forward pass: ``layer1.0.relu#1:input`` is what enters that module at its second call.
+
+    Args:
+        module: as in ``named_modules``; empty for the model itself.
+        call: which of its calls in one pass, from 0.
+        side: what enters it or what it gives out.
+    """
     return f"{module}{f'#{call}' if call else ''}{':input' if side == 'input' else ''}"
 
 
@@ -164,6 +170,10 @@ class Capture:
 
 
 def is_hooked(model: nn.Module) -> bool:
-    """Whether a guard's hooks are on the model."""
+    """Whether a guard's hooks are on the model.
+
+    Args:
+        model: the network.
+    """
     hooks = (h for m in model.modules() for h in (*m._forward_hooks.values(), *m._forward_pre_hooks.values()))
     return any(isinstance(hook, _Hook) for hook in hooks)

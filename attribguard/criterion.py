@@ -62,7 +62,12 @@ def check_target(target: Any, n: int, logits: torch.Size, *, values: bool) -> No
 
 
 def classification_loss(logits: Tensor, target: Tensor) -> Tensor:
-    """Cross entropy for two or more outputs, binary cross entropy with logits for one; the mean over the batch."""
+    """Cross entropy for two or more outputs, binary cross entropy with logits for one; the mean over the batch.
+
+    Args:
+        logits: (N, K), or (N,) for one output.
+        target: (N,) class indices, or (N,) or (N, 1) labels in [0, 1] for one output.
+    """
     if logits.dim() == 2 and logits.shape[1] >= 2:
         # Integer types other than int64 are not accepted everywhere.
         return F.cross_entropy(logits, target.long())

@@ -62,7 +62,7 @@ class Guard(nn.Module):
         self._network.capture.install(model, [""])
         weakref.finalize(self, self._network.capture.remove)
         self._plan: Plan | None = None
-        self._steps, self._warned = 0, False
+        self._steps, self._warned, self._unwrapped = 0, False, False
 
     @property
     def criterion_weight(self) -> float:
@@ -182,8 +182,6 @@ class Guard(nn.Module):
         self._network.capture.remove()
         self._plan, self._unwrapped = None, True
         return self.model
-
-    _unwrapped = False
 
     def _needs_graph(self) -> bool:
         return any(penalty.needs_input_gradient or penalty.needs_layer_gradient for penalty in self._penalties())

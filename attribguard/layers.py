@@ -26,6 +26,10 @@ def _is_pattern(name: str) -> bool:
 def check_layers(layers: Layers, model: nn.Module) -> None:
     """Refuse names that are no modules of the model.
 
+    Args:
+        layers: as a penalty has them.
+        model: the network.
+
     Raises:
         LayerError: with the nearest names.
     """

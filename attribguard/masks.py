@@ -130,7 +130,18 @@ def circle(size: tuple[int, int], radius: float | None = None) -> Tensor:
 
 
 def check_pixels(pixels: int) -> int:
-    """Refuse what is no whole number of pixels, 0 or more."""
+    """Refuse what is no whole number of pixels, 0 or more.
+
+    Args:
+        pixels: a radius of dilation.
+
+    Returns:
+        The same number.
+
+    Raises:
+        TypeMismatchError: if it is not an integer.
+        RangeError: if it is negative.
+    """
     if isinstance(pixels, bool) or not isinstance(pixels, int):
         raise TypeMismatchError(
             got=f"dilate={pixels!r}", needed="a whole number of pixels", fix="convert a sigma: int(4 * sigma + 0.5)"

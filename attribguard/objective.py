@@ -67,7 +67,11 @@ class Plan(NamedTuple):
 
 
 def what_is_asked(penalties: Sequence[Penalty]) -> tuple[object, ...]:
-    """What a plan depends on, to notice when a penalty was changed or added."""
+    """What a plan depends on, to notice when a penalty was changed or added.
+
+    Args:
+        penalties: the guard's penalties as they are now.
+    """
     return tuple((p.name, p.layers, p.corruption, p.needs_input_gradient, p.needs_layer_gradient) for p in penalties)
 
 

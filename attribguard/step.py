@@ -121,7 +121,8 @@ class Step:
         features, tail = self.features[point], self.tails.find(point, self.batch.x)
         if tail is not None:
             return tail.gradient(self.network.model, weights, features)
-        scores = self.logits.float().view(len(weights), -1) * weights
+        logits = self.logits.to(torch.promote_types(self.logits.dtype, torch.float32))
+        scores = logits.view(len(weights), -1) * weights
         gradient = scaled_gradient(scores, self._clean[point], self._is_half())
         return self._as_features({point: gradient})[point]
 

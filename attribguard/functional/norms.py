@@ -11,12 +11,20 @@ __all__ = ["at_least_float32", "outside", "safe_sqrt"]
 
 
 def at_least_float32(x: Tensor) -> Tensor:
-    """Half precision as float32, for its squares underflow; other types as they are."""
+    """Half precision as float32, for its squares underflow; other types as they are.
+
+    Args:
+        x: any shape, floating.
+    """
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 def safe_sqrt(x: Tensor) -> Tensor:
-    """The square root with derivatives of 0 at 0, where they are infinite and infinity times the inner zero is NaN."""
+    """The square root with derivatives of 0 at 0, where they are infinite and infinity times the inner zero is NaN.
+
+    Args:
+        x: any shape, 0 or more.
+    """
     positive = x > 0
     return torch.where(positive, torch.where(positive, x, 1).sqrt(), 0)
 

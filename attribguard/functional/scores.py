@@ -196,6 +196,9 @@ SCORES: dict[str, Score] = {
 def named_score(score: str | Score) -> Score:
     """The score of that name; a callable is one already.
 
+    Args:
+        score: a key of :data:`SCORES`, or a callable ``(logits, target) -> (N,)``.
+
     Raises:
         RangeError: if there is none of that name.
     """

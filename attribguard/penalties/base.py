@@ -18,7 +18,19 @@ __all__ = ["Penalty", "check_weight"]
 
 
 def check_weight(weight: float, what: str) -> float:
-    """Refuse a weight that is not a finite number of 0 or more."""
+    """Refuse a weight that is not a finite number of 0 or more.
+
+    Args:
+        weight: the number.
+        what: its name, for the error.
+
+    Returns:
+        The weight as a float.
+
+    Raises:
+        TypeMismatchError: if it is not a number.
+        RangeError: if it is negative or not finite.
+    """
     if isinstance(weight, bool) or not isinstance(weight, Real):
         raise TypeMismatchError(got=f"{what} {weight!r}", needed="a number", fix="pass a float of 0 or more")
     if not (math.isfinite(weight) and weight >= 0):
