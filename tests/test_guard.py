@@ -297,6 +297,14 @@ def test_the_mean_is_over_the_batch_or_over_the_annotated_rows():
     torch.testing.assert_close(term["annotated"], 4 * term["batch"])
 
 
+def test_a_penalty_counts_on_annotated_rows_alone_whatever_it_returns_on_others():
+    guard = ag.wrap(plain_cnn(), penalties=[Keeps()])
+    x, y, mask = batch()
+    out = guard(x, y, mask=mask, annotated=ANNOTATED)
+    expected = (out.logits.square().mean(1) * ANNOTATED).sum() / 4
+    torch.testing.assert_close(out.terms["keeps"], expected.detach())
+
+
 @pytest.mark.parametrize("given", ["no mask", "nobody"])
 @pytest.mark.parametrize("reduction", ["batch", "annotated"])
 def test_no_annotated_row_gives_an_exact_zero_that_backward_accepts(given, reduction):

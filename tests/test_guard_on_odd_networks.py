@@ -38,6 +38,26 @@ def test_coupling_is_judged_for_the_layers_that_are_read():
     torch.testing.assert_close(terms[0]["late"], terms[1]["late"])
 
 
+class Centred(nn.Module):
+    def forward(self, x):
+        return x - x.mean(0)
+
+
+def test_coupling_behind_one_penaltys_layers_is_not_overlooked_for_another():
+    model = plain_cnn()
+    model.insert(2, Centred())
+    seen = []
+    model[0].register_forward_hook(lambda module, args, out: seen.append(len(args[0])))
+    early = ag.ActDiff(1.0, layers="0", corruption="mean", name="early")
+    late = ag.ActDiff(1.0, corruption="zero", name="late")
+    guard = ag.wrap(model, penalties=[early, late], example_input=(1, 12, 12))
+    x, y, mask = batch()
+    guard(x, y, mask=mask, annotated=PARTLY)
+    seen.clear()
+    guard(x, y, mask=mask, annotated=PARTLY)
+    assert seen == [4, 2, 4]
+
+
 class Neighbour(nn.Module):
     """Each image takes from the one before it."""
 

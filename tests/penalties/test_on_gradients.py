@@ -194,6 +194,13 @@ def test_dropout_before_the_classifier_rules_the_closed_form_out_in_train_mode_a
     assert guard._plan.tails.find(layer, x).form == "pooled"
 
 
+def test_dropout_too_rare_to_show_rules_the_closed_form_out_too():
+    guard = ag.wrap(pooled(dropout=1e-9), penalties=[ag.GradCAMRRR(1.0)])
+    x, y, mask = batch(size=6, classes=3)
+    guard(x, y, mask=mask)
+    assert guard._plan.tails.find(guard.layers["gradcamrrr"][0], x) is None
+
+
 @pytest.mark.parametrize(
     ("name", "size", "layer"),
     [
@@ -351,14 +358,14 @@ def test_half_precision_gradients_do_not_underflow():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(256, 2))
     with torch.no_grad():
-        model[-1].weight.mul_(1e-3)  # its gradient falls among the smallest float16 values, one layer below
+        model[-1].weight.mul_(1e-4)  # its gradient falls among the smallest float16 values, one layer below
     guard = ag.wrap(model, penalties=[ag.GradMask(1.0, norm="l1")])
     x, y, mask = batch()
     full = guard(x, y, mask=mask)
     with torch.autocast("cpu", dtype=torch.float16):
         half = guard(x, y, mask=mask)
     half.loss.backward()
-    torch.testing.assert_close(half.terms["gradmask"], full.terms["gradmask"], rtol=5e-3, atol=0)
+    torch.testing.assert_close(half.terms["gradmask"], full.terms["gradmask"], rtol=3e-3, atol=0)
     assert all(p.grad.isfinite().all() for p in model.parameters())
 
 
