@@ -45,7 +45,7 @@ class Survey:
         unplaced: activations whose input no module gives, or gives with the images mixed along the first axis, in
             words.
         axes: place to channel axis, where the operators told.
-        shapes: place to the tensor's shape, for one image.
+        shapes: place to the shape of its tensor, for a batch of two images.
         classifier: the module whose output the logits are, if there is one.
         logits: the shape of the logits of one image.
     """
