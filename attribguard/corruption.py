@@ -73,6 +73,15 @@ _MODES: dict[str, Callable[[Tensor, Tensor, Generator | None], Tensor]] = {
 }
 
 
+def _check_mode(mode: CorruptionMode) -> None:
+    if not callable(mode) and mode not in _MODES:
+        raise RangeError(
+            got=f"corruption {mode!r}",
+            needed="one of " + ", ".join(map(repr, _MODES)) + ", or a callable (x, mask) -> x",
+            fix="choose one of them",
+        )
+
+
 def corrupt(x: Tensor, mask: Tensor, mode: CorruptionMode = "shuffle", generator: Generator | None = None) -> Tensor:
     """Destroy what lies outside the mask and keep the inside as it is.
 
@@ -122,12 +131,7 @@ def corrupt(x: Tensor, mask: Tensor, mode: CorruptionMode = "shuffle", generator
                 fix="let the corruption keep shape, type and device",
             )
         return corrupted
-    if mode not in _MODES:
-        raise RangeError(
-            got=f"corruption {mode!r}",
-            needed="one of " + ", ".join(map(repr, _MODES)) + ", or a callable (x, mask) -> x",
-            fix="choose one of them",
-        )
+    _check_mode(mode)
     return _MODES[mode](x, inside(mask), generator)
 
 
@@ -148,12 +152,7 @@ class Corruption:
 
     def __post_init__(self) -> None:
         """Check both, so that a typing error shows where it was made."""
-        if not callable(self.mode) and self.mode not in _MODES:
-            raise RangeError(
-                got=f"corruption {self.mode!r}",
-                needed="one of " + ", ".join(map(repr, _MODES)) + ", or a callable (x, mask) -> x",
-                fix="choose one of them",
-            )
+        _check_mode(self.mode)
         check_pixels(self.dilate)
 
     def __call__(self, x: Tensor, mask: Tensor) -> Tensor:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
 
 class AttribGuardError(Exception):
     """Base of every error that the library raises on purpose.
@@ -51,6 +56,23 @@ class ModelError(AttribGuardError, ValueError):
 
 class DataError(AttribGuardError, ValueError):
     """A data set, file or folder that cannot be read as asked."""
+
+
+def check_choice(name: str, value: object, known: Collection[object]) -> None:
+    """Refuse an option that is none of those known.
+
+    Args:
+        name: of the argument.
+        value: what was given.
+        known: what may be given.
+
+    Raises:
+        RangeError: if it is none of them.
+    """
+    if value not in known:
+        names = list(map(repr, known))
+        needed = " or ".join(names) if len(names) == 2 else "one of " + ", ".join(names)
+        raise RangeError(got=f"{name}={value!r}", needed=needed, fix="choose one of them")
 
 
 __all__ = [

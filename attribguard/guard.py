@@ -5,24 +5,22 @@ from __future__ import annotations
 import warnings
 import weakref
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import torch
 from torch import Tensor, nn
 
 from attribguard.criterion import Criterion, check_target, classification_loss
-from attribguard.errors import ModelError, RangeError, TypeMismatchError
+from attribguard.errors import ModelError, TypeMismatchError, check_choice
 from attribguard.masks import inside
 from attribguard.network import Network, Output
-from attribguard.objective import GuardOutput, Plan, make_plan, objective, what_is_asked
+from attribguard.objective import GuardOutput, Plan, Reduction, make_plan, objective, what_is_asked
 from attribguard.penalties.base import Penalty, check_weight
 from attribguard.step import Batch
 from attribguard.validation import Annotated, check_batch
+from attribguard.value_checks import VALIDATE, Validate, looks_at_values
 
 __all__ = ["Guard"]
-
-# On an accelerator, looking at a mask's values means waiting for it; mistakes show in the first steps.
-_CHECKED_STEPS = 10
 
 
 class Guard(nn.Module):
@@ -44,18 +42,16 @@ class Guard(nn.Module):
         criterion: Criterion | None,
         criterion_weight: float,
         output: Output,
-        reduction: Literal["batch", "annotated"],
-        validate: Literal["auto"] | bool,
+        reduction: Reduction,
+        validate: Validate,
     ) -> None:
         super().__init__()
         self.model = model
         self.penalties = nn.ModuleList(penalties)
         self.criterion = criterion
         self.criterion_weight = criterion_weight
-        if reduction not in ("batch", "annotated"):
-            raise RangeError(got=f"reduction={reduction!r}", needed="'batch' or 'annotated'", fix="choose one")
-        if validate not in ("auto", True, False):
-            raise RangeError(got=f"validate={validate!r}", needed="'auto', True or False", fix="choose one")
+        check_choice("reduction", reduction, ("batch", "annotated"))
+        check_choice("validate", validate, VALIDATE)
         self.reduction, self.validate = reduction, validate
         self._network = Network(model, output)
         # From now on the model is known to be wrapped, until this guard is unwrapped or gone.
@@ -202,7 +198,7 @@ class Guard(nn.Module):
             )
         if self._unwrapped:
             raise ModelError(got="a guarded call after unwrap()", needed="a guard", fix="wrap the model again")
-        values = not compiling and self._checks_values(x)
+        values = looks_at_values(self.validate, self._steps, x)
         batch = check_batch(x, target, mask, annotated, segmentation, values=values)
         plan = self._plan
         if plan is not None and not compiling and plan.asked != what_is_asked(self._penalties()):
@@ -224,11 +220,6 @@ class Guard(nn.Module):
         if not compiling:
             self._steps += 1
         return batch, plan
-
-    def _checks_values(self, x: Tensor) -> bool:
-        if self.validate != "auto":
-            return bool(self.validate)
-        return self._steps < _CHECKED_STEPS or (isinstance(x, Tensor) and x.device.type == "cpu")
 
     def _warn_of_empty_masks(self, batch: Batch) -> None:
         if bool((batch.annotated & ~inside(batch.mask).flatten(1).any(1)).any()):

@@ -19,7 +19,7 @@ from attribguard.step import Batch, Step
 from attribguard.tail import Tails, last_map
 from attribguard.trace import Trace
 
-__all__ = ["GuardOutput", "Plan", "Reduction", "make_plan", "objective"]
+__all__ = ["GuardOutput", "Plan", "Reduction", "make_plan", "objective", "what_is_asked"]
 
 Reduction = Literal["batch", "annotated"]
 

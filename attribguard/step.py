@@ -13,7 +13,7 @@ from torch import Tensor
 from attribguard.corruption import Corruption
 from attribguard.draws import Draws, EagerDraws, TracedDraws
 from attribguard.errors import ModelError, ShapeError
-from attribguard.functional.scores import Score, named_score
+from attribguard.functional.scores import Score, as_matrix, named_score
 from attribguard.layout import Features
 from attribguard.modes import ScratchBuffers
 from attribguard.network import Network
@@ -81,18 +81,16 @@ class Step:
         differentiated: tuple[str, ...] = (),
         twice: bool = False,
     ) -> None:
-        self.network, self.tails, self.batch = network, tails, batch
+        self.network, self.batch = network, batch
         self._draws: Draws = TracedDraws() if torch.compiler.is_compiling() else EagerDraws(batch.x.device)
         kind = batch.x.device.type
         self._autocast = (kind, torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind))
         self._scratch = ScratchBuffers(network.model)
         self._gradients: dict[Score, Tensor] = {}
-        with self._draws.recorded():
-            if twice or any(tails.find(point, batch.x) is None for point in differentiated):
-                with twice_differentiable():
-                    self.logits, self._clean = network.record(batch.x, layers, differentiated)
-            else:
-                self.logits, self._clean = network.record(batch.x, layers, differentiated)
+        self._tails = {point: tails.find(point, batch.x) for point in differentiated}
+        again = _differentiated_twice(twice or None in self._tails.values())
+        with self._draws.recorded(), again:
+            self.logits, self._clean = network.record(batch.x, layers, differentiated)
         self.features = self._as_features(self._clean)
         self.corrupted = [self._corrupt(corruption, points) for corruption, points in corruptions]
 
@@ -118,12 +116,10 @@ class Step:
 
     def layer_gradient(self, point: str, weights: Tensor) -> Tensor:
         """The gradient of the weighted logits with respect to a layer, (N, C, h, w) or (N, C, 1, 1)."""
-        features, tail = self.features[point], self.tails.find(point, self.batch.x)
+        features, tail = self.features[point], self._tails[point]
         if tail is not None:
             return tail.gradient(self.network.model, weights, features)
-        logits = self.logits.to(torch.promote_types(self.logits.dtype, torch.float32))
-        scores = logits.view(len(weights), -1) * weights
-        gradient = scaled_gradient(scores, self._clean[point], self._is_half())
+        gradient = scaled_gradient(as_matrix(self.logits) * weights, self._clean[point], self._is_half())
         return self._as_features({point: gradient})[point]
 
     def _is_half(self) -> bool:
@@ -134,8 +130,7 @@ class Step:
         """A further pass: the same dropout, the caller's autocast, running statistics left alone."""
         kind, dtype, enabled = self._autocast
         ambient = torch.autocast(kind, dtype=dtype, enabled=enabled)
-        again = twice_differentiable() if x.requires_grad else contextlib.nullcontext()
-        with ambient, again, self._scratch, self._draws.replayed():
+        with ambient, _differentiated_twice(x.requires_grad), self._scratch, self._draws.replayed():
             return self.network.logits(x)
 
     def _corrupt(self, corruption: Corruption, points: tuple[str, ...]) -> Corrupted:
@@ -168,3 +163,7 @@ class Step:
         axes = self.network.survey.axes if self.network.survey else {}
         height, width = self.batch.x.shape[-2:]
         return Features(tensors, axes, (height, width))
+
+
+def _differentiated_twice(wanted: bool) -> contextlib.AbstractContextManager[None]:
+    return twice_differentiable() if wanted else contextlib.nullcontext()

@@ -75,8 +75,9 @@ class Trace:
         """Differentiate a score of the logits with respect to the images.
 
         Args:
-            score: ``"target"``, ``"contrast"`` or ``"log_probs"``, see :mod:`attribguard.functional.scores`, or a
-                hashable callable ``(logits, target) -> (N,)``. Penalties that use one score share one gradient.
+            score: ``"target"``, ``"contrast"``, ``"log_prob"``, ``"log_probs"`` or ``"projection"``, see
+                :mod:`attribguard.functional.scores`, or a hashable callable ``(logits, target) -> (N,)``. Penalties
+                that use one score share one gradient.
 
         Returns:
             (N, C, H, W), with a graph of its own, through which one can train.

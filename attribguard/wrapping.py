@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,9 @@ from attribguard.errors import ModelError, RangeError, ShapeError, TypeMismatchE
 from attribguard.guard import Guard
 from attribguard.layers import check_layers
 from attribguard.network import Output
+from attribguard.objective import Reduction
 from attribguard.penalties.base import Penalty
+from attribguard.value_checks import Validate
 
 __all__ = ["wrap"]
 
@@ -31,8 +33,8 @@ def wrap(
     output: Output = None,
     example_input: Tensor | Sequence[int] | None = None,
     weighting: Any = None,
-    reduction: Literal["batch", "annotated"] = "batch",
-    validate: Literal["auto"] | bool = "auto",
+    reduction: Reduction = "batch",
+    validate: Validate = "auto",
 ) -> Guard:
     """Guard a model: the same model, with penalties on what it looks at.
 

@@ -15,6 +15,7 @@ from scipy import ndimage
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from attribguard.data.drawing import check_whole, stream
 from attribguard.errors import DataError
 
 __all__ = ["Crosses"]
@@ -72,13 +73,8 @@ class Crosses(Dataset[tuple[Tensor, Tensor, Tensor]]):
         if split not in _SPLITS:
             raise DataError(got=f"split={split!r}", needed="'train', 'valid' or 'test'", fix="give one of the three")
         for name, value, least in (("n", n, 1), ("size", size, _SMALLEST), ("seed", seed, 0)):
-            if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-                needed = f"a whole number, {least} or more"
-                raise DataError(got=f"{name}={value!r}", needed=needed, fix=f"give another {name}")
-        # The split comes first: NumPy cuts a long seed into words, and [seed, split] could then equal another pair's.
-        # PCG64 by name, because NumPy may change what default_rng() stands for.
-        stream = np.random.SeedSequence([_SPLITS.index(split), int(seed)])
-        rng = np.random.Generator(np.random.PCG64(stream))
+            check_whole(name, value, least)
+        rng = stream(_SPLITS.index(split), seed)
         targets = rng.permutation(np.arange(n) % 2)
         unit = max(1, round(size / 28))  # the width of a line
         boxes = _boxes(size, unit)

@@ -6,11 +6,11 @@ import os
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from attribguard.data.drawing import check_whole, stream
 from attribguard.data.idx import read_idx
 from attribguard.errors import DataError
 
@@ -90,15 +90,13 @@ class DecoyFashion(Dataset[tuple[Tensor, Tensor, Tensor]]):
         for name, value in (("split", split), ("kind", kind), ("annotate", annotate)):
             if value not in _OPTIONS[name]:
                 raise DataError(got=f"{name}={value!r}", needed=f"one of {_OPTIONS[name]}", fix="choose one of them")
-        _check_whole("seed", seed, 0)
+        check_whole("seed", seed, 0)
         images, targets = _read(Path(root), split)
         if n is not None:
-            _check_whole("n", n, 1, len(images))
+            check_whole("n", n, 1, len(images))
         chosen = targets
         if kind == "random":
-            # PCG64 by name, because NumPy may change what default_rng() stands for; all are drawn, whatever n is.
-            stream = np.random.SeedSequence([_OPTIONS["split"].index(split), int(seed)])
-            rng = np.random.Generator(np.random.PCG64(stream))
+            rng = stream(_OPTIONS["split"].index(split), seed)  # all are drawn, whatever n is
             chosen = (targets + torch.from_numpy(rng.integers(1, _CLASSES, len(targets)))) % _CLASSES
         self.targets, chosen = targets[:n], chosen[:n]
         places = _places()
@@ -125,13 +123,6 @@ def _places() -> Tensor:
         row, column = divmod(cell, _SIZE // _CELL)
         place[0, row * _CELL : (row + 1) * _CELL, column * _CELL : (column + 1) * _CELL] = True
     return places
-
-
-def _check_whole(name: str, value: int, least: int, most: int | None = None) -> None:
-    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-    if not whole or value < least or (most is not None and value > most):
-        needed = f"a whole number, {least} or more" if most is None else f"a whole number, {least} to {most}"
-        raise DataError(got=f"{name}={value!r}", needed=needed, fix=f"give another {name}")
 
 
 def _read(root: Path, split: Split) -> tuple[Tensor, Tensor]:

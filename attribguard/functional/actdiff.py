@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from attribguard.errors import RangeError, ShapeError
+from attribguard.errors import ShapeError, check_choice
 from attribguard.functional.norms import at_least_float32, safe_sqrt
 
 __all__ = ["NORMS", "ActDiffNorm", "actdiff"]
@@ -49,8 +49,7 @@ def actdiff(clean: Sequence[Tensor], corrupted: Sequence[Tensor], norm: ActDiffN
         >>> actdiff([torch.tensor([[3.0, 4.0]])], [torch.zeros(1, 2)], norm="l2")
         tensor([5.])
     """
-    if norm not in NORMS:
-        raise RangeError(got=f"norm={norm!r}", needed=f"one of {NORMS}", fix="choose one of them")
+    check_choice("norm", norm, NORMS)
     _check(clean, corrupted)
     differences = [at_least_float32(a) - at_least_float32(b) for a, b in zip(clean, corrupted, strict=True)]
     if norm == "rows":

@@ -6,7 +6,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from attribguard.errors import RangeError, ShapeError
+from attribguard.errors import ShapeError, check_choice
 from attribguard.functional.norms import at_least_float32
 
 __all__ = [
@@ -56,8 +56,7 @@ def class_activation_map(features: Tensor, gradient: Tensor, method: CamMethod =
         >>> class_activation_map(features, torch.tensor([[[[0.0, 4.0]]]]), "hirescam")
         tensor([[[0., 8.]]])
     """
-    if method not in CAM_METHODS:
-        raise RangeError(got=f"method {method!r}", needed=f"one of {CAM_METHODS}", fix="choose one of them")
+    check_choice("method", method, CAM_METHODS)
     if features.dim() != 4 or gradient.shape not in (features.shape, (*features.shape[:2], 1, 1)):
         raise ShapeError(
             got=f"features of shape {tuple(features.shape)} and a gradient of shape {tuple(gradient.shape)}",
@@ -90,8 +89,7 @@ def normalize_map(cam: Tensor, mode: CamNormalization) -> Tensor:
         >>> normalize_map(torch.tensor([[[0.0, 1.0, 4.0]]]), "max").round(decimals=3)
         tensor([[[0.0000, 0.2500, 1.0000]]])
     """
-    if mode not in CAM_NORMALIZATIONS:
-        raise RangeError(got=f"normalize={mode!r}", needed=f"one of {CAM_NORMALIZATIONS}", fix="choose one of them")
+    check_choice("normalize", mode, CAM_NORMALIZATIONS)
     if mode == "none":
         return cam
     high = cam.amax((1, 2), keepdim=True)

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from attribguard.errors import RangeError, ShapeError, TypeMismatchError
+from attribguard.errors import RangeError, ShapeError, TypeMismatchError, check_choice
 from attribguard.functional.checks import check_number
 
 __all__ = ["OVER", "Over", "check_settings", "dice_ce"]
@@ -112,8 +112,7 @@ def check_settings(ce: float, dice: float, over: Over, smooth: float) -> None:
     check_number("ce", ce, "0 or more", lambda value: value >= 0)
     check_number("dice", dice, "0 or more", lambda value: value >= 0)
     check_number("smooth", smooth, "above 0", lambda value: value > 0)
-    if over not in OVER:
-        raise RangeError(got=f"over={over!r}", needed=f"one of {OVER}", fix="choose one of them")
+    check_choice("over", over, OVER)
 
 
 def _check(logits: Tensor, target: Tensor) -> None:

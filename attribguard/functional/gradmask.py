@@ -6,7 +6,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from attribguard.errors import RangeError
+from attribguard.errors import check_choice
 from attribguard.functional.norms import outside, safe_sqrt
 
 __all__ = ["GRADMASK_NORMS", "GradMaskNorm", "gradmask"]
@@ -41,8 +41,7 @@ def gradmask(gradient: Tensor, mask: Tensor, norm: GradMaskNorm = "l2") -> Tenso
         >>> gradmask(torch.tensor([[[[3.0, 4.0, 7.0]]]]), torch.tensor([[[0, 0, 1]]]))
         tensor([5.])
     """
-    if norm not in GRADMASK_NORMS:
-        raise RangeError(got=f"norm={norm!r}", needed=f"one of {GRADMASK_NORMS}", fix="choose one of them")
+    check_choice("norm", norm, GRADMASK_NORMS)
     values = outside(gradient, mask)
     if norm == "l1":
         return values.abs().sum(1)

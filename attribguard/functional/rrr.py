@@ -6,12 +6,13 @@ from typing import Literal
 
 from torch import Tensor
 
-from attribguard.errors import RangeError
+from attribguard.errors import check_choice
 from attribguard.functional.norms import outside
 
-__all__ = ["Pixels", "gradcam_rrr", "rrr"]
+__all__ = ["PIXELS", "Pixels", "gradcam_rrr", "rrr"]
 
 Pixels = Literal["sum", "mean"]
+PIXELS: tuple[Pixels, ...] = ("sum", "mean")
 
 
 def rrr(gradient: Tensor, mask: Tensor, pixels: Pixels = "sum") -> Tensor:
@@ -42,8 +43,7 @@ def rrr(gradient: Tensor, mask: Tensor, pixels: Pixels = "sum") -> Tensor:
         >>> rrr(torch.tensor([[[[3.0, 4.0, 7.0]]]]), torch.tensor([[[0, 0, 1]]]))
         tensor([25.])
     """
-    if pixels not in ("sum", "mean"):
-        raise RangeError(got=f"pixels={pixels!r}", needed="'sum' or 'mean'", fix="choose one of them")
+    check_choice("pixels", pixels, PIXELS)
     squares = outside(gradient, mask).square()
     return squares.sum(1) if pixels == "sum" else squares.mean(1)
 

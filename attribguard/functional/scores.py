@@ -9,11 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from attribguard.errors import RangeError, ShapeError
+from attribguard.errors import RangeError, ShapeError, check_choice
 
 __all__ = [
+    "LINEAR_SCORES",
     "SCORES",
     "Score",
+    "as_matrix",
     "contrast",
     "log_prob",
     "log_probs",
@@ -24,10 +26,15 @@ __all__ = [
 ]
 
 Score = Callable[[Tensor, Any], Tensor]
+LINEAR_SCORES = ("target", "predicted", "projection")
 
 
-def _as_matrix(logits: Tensor) -> Tensor:
-    # Half-precision logits are too coarse to differentiate.
+def as_matrix(logits: Tensor) -> Tensor:
+    """Logits as (N, K), at least float32: half precision is too coarse to differentiate.
+
+    Args:
+        logits: (N, K), or (N,) for one output.
+    """
     return (logits[:, None] if logits.dim() == 1 else logits).to(torch.promote_types(logits.dtype, torch.float32))
 
 
@@ -64,7 +71,7 @@ def target(logits: Tensor, target: Tensor) -> Tensor:
         >>> target(torch.tensor([[1.0, 3.0]]), torch.tensor([1]))
         tensor([3.])
     """
-    z = _as_matrix(logits)
+    z = as_matrix(logits)
     if _has_classes(z, target):
         return z.gather(1, target.long()[:, None]).squeeze(1)
     return (_signs(z, target) * z).sum(1)
@@ -89,11 +96,10 @@ def logit_weights(score: str, logits: Tensor, target: Tensor) -> Tensor:
         >>> logit_weights("predicted", torch.tensor([[1.0, 3.0]]), torch.tensor([0]))
         tensor([[0., 1.]])
     """
-    z = _as_matrix(logits.detach())
+    check_choice("score", score, LINEAR_SCORES)
+    z = as_matrix(logits.detach())
     if score == "projection":
         return torch.randn_like(z)
-    if score not in ("target", "predicted"):
-        raise RangeError(got=f"score {score!r}", needed="'target', 'predicted' or 'projection'", fix="choose one")
     if _has_classes(z, target):
         return F.one_hot(target.long() if score == "target" else z.argmax(1), z.shape[1]).to(z.dtype)
     return _signs(z, target) if score == "target" else torch.where(z >= 0, 1.0, -1.0).to(z.dtype)
@@ -113,7 +119,7 @@ def projection(logits: Tensor, target: Tensor) -> Tensor:
         >>> projection(torch.zeros(2, 3), torch.tensor([0, 1]))
         tensor([0., 0.])
     """
-    z = _as_matrix(logits)
+    z = as_matrix(logits)
     return (torch.randn_like(z) * z).sum(1)
 
 
@@ -131,7 +137,7 @@ def log_prob(logits: Tensor, target: Tensor) -> Tensor:
         >>> log_prob(torch.zeros(1, 2), torch.tensor([0]))
         tensor([-0.6931])
     """
-    z = _as_matrix(logits)
+    z = as_matrix(logits)
     if _has_classes(z, target):
         return z.log_softmax(1).gather(1, target.long()[:, None]).squeeze(1)
     return F.logsigmoid(_signs(z, target) * z).sum(1)
@@ -154,7 +160,7 @@ def contrast(logits: Tensor, target: Tensor) -> Tensor:
         >>> contrast(torch.tensor([[1.0, 3.0, 0.0]]), torch.tensor([0]))
         tensor([2.])
     """
-    z = _as_matrix(logits)
+    z = as_matrix(logits)
     if not _has_classes(z, target):
         return z.abs().sum(1)
     own = F.one_hot(target.long(), z.shape[1]).bool()
@@ -178,7 +184,7 @@ def log_probs(logits: Tensor, target: Tensor) -> Tensor:
         >>> log_probs(torch.zeros(1, 2), torch.tensor([0]))
         tensor([-1.3863])
     """
-    z = _as_matrix(logits)
+    z = as_matrix(logits)
     if _has_classes(z, target):
         return z.log_softmax(1).sum(1)
     return (F.logsigmoid(z) + F.logsigmoid(-z)).sum(1)

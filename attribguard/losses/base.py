@@ -8,16 +8,13 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from attribguard.errors import RangeError
+from attribguard.errors import check_choice
+from attribguard.value_checks import VALIDATE, Validate, looks_at_values
 
 __all__ = ["Loss", "Reduction", "Validate"]
 
 Reduction = Literal["mean", "sum", "none"]
 REDUCTIONS: tuple[Reduction, ...] = ("mean", "sum", "none")
-Validate = Literal["auto"] | bool
-
-# On an accelerator, looking at the targets means waiting for it; mistakes show in the first calls.
-_CHECKED_CALLS = 10
 
 
 class Loss(nn.Module, ABC):
@@ -36,10 +33,8 @@ class Loss(nn.Module, ABC):
 
     def __init__(self, *, reduction: Reduction = "mean", validate: Validate = "auto") -> None:
         super().__init__()
-        if reduction not in REDUCTIONS:
-            raise RangeError(got=f"reduction={reduction!r}", needed=f"one of {REDUCTIONS}", fix="choose one of them")
-        if validate not in ("auto", True, False):
-            raise RangeError(got=f"validate={validate!r}", needed="'auto', True or False", fix="choose one")
+        check_choice("reduction", reduction, REDUCTIONS)
+        check_choice("validate", validate, VALIDATE)
         self.reduction: Reduction = reduction
         self.validate: Validate = validate
         self._calls = 0
@@ -50,18 +45,13 @@ class Loss(nn.Module, ABC):
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
         """The loss: a scalar, or (N,) with ``reduction="none"``."""
-        values = self.elements(logits, targets, validate=self._looks(logits))
+        looks = looks_at_values(self.validate, self._calls, logits)
+        if not torch.compiler.is_compiling():
+            self._calls += 1
+        values = self.elements(logits, targets, validate=looks)
         if self.reduction == "none":
             return values.flatten(1).mean(1) if values.dim() > 1 else values
         return values.sum() if self.reduction == "sum" else values.mean()
-
-    def _looks(self, logits: Tensor) -> bool:
-        if torch.compiler.is_compiling():
-            return False
-        if self.validate != "auto":
-            return self.validate
-        self._calls += 1
-        return self._calls <= _CHECKED_CALLS or logits.device.type == "cpu"
 
     def extra_repr(self) -> str:
         """The settings."""

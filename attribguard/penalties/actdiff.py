@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from attribguard.corruption import Corruption, CorruptionMode
-from attribguard.errors import LayerError, RangeError
+from attribguard.errors import LayerError, check_choice
 from attribguard.functional.actdiff import NORMS, ActDiffNorm, actdiff
 from attribguard.layers import AUTO
 from attribguard.penalties.base import Penalty
@@ -58,8 +58,7 @@ class ActDiff(Penalty):
         name: str | None = None,
     ) -> None:
         super().__init__(weight, layers=layers, name=name)
-        if norm not in NORMS:
-            raise RangeError(got=f"norm={norm!r}", needed=f"one of {NORMS}", fix="choose one of them")
+        check_choice("norm", norm, NORMS)
         if not self.layers:
             raise LayerError(got="no layers", needed='"auto", or at least one layer', fix="leave `layers` out")
         self.norm: ActDiffNorm = norm

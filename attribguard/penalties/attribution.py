@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from attribguard.errors import ModelError, RangeError, ShapeError, TypeMismatchError
-from attribguard.functional.rrr import Pixels, rrr
+from attribguard.errors import ModelError, RangeError, ShapeError, TypeMismatchError, check_choice
+from attribguard.functional.rrr import PIXELS, Pixels, rrr
 from attribguard.functional.scores import Score, named_score
 from attribguard.masks import check_pixels, dilate
 from attribguard.penalties.base import Penalty
@@ -150,8 +150,7 @@ class AttributionPenalty(Penalty):
                 needed="a callable object",
                 fix="make it, as in IntegratedGradients()",
             )
-        if pixels not in ("sum", "mean"):
-            raise RangeError(got=f"pixels={pixels!r}", needed="'sum' or 'mean'", fix="choose one of them")
+        check_choice("pixels", pixels, PIXELS)
         self.attribution, self.pixels = attribution, pixels
         self.needs_input_gradient = getattr(attribution, "needs_input_gradient", False)
         self.corruption = getattr(attribution, "corruption", None)

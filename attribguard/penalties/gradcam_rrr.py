@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from attribguard.errors import LayerError, RangeError
+from attribguard.errors import LayerError, check_choice
 from attribguard.functional.cam import (
     CAM_METHODS,
     CAM_NORMALIZATIONS,
@@ -18,7 +18,7 @@ from attribguard.functional.cam import (
     normalize_map,
 )
 from attribguard.functional.rrr import gradcam_rrr
-from attribguard.functional.scores import logit_weights
+from attribguard.functional.scores import LINEAR_SCORES, logit_weights
 from attribguard.layers import AUTO, LAST
 from attribguard.masks import check_pixels, dilate, resize
 from attribguard.penalties.base import Penalty
@@ -27,7 +27,6 @@ from attribguard.trace import Trace
 __all__ = ["GradCAMRRR"]
 
 CamScore = Literal["target", "predicted", "projection"]
-_SCORES = ("target", "predicted", "projection")
 # The share of annotated images whose map is 0 everywhere from which on the penalty counts as blind.
 _BLIND = 0.8
 
@@ -92,11 +91,10 @@ class GradCAMRRR(Penalty):
         super().__init__(weight, layers=LAST if layer == AUTO else (layer,), name=name)
         for what, value, known in (
             ("cam", cam, CAM_METHODS),
-            ("score", score, _SCORES),
+            ("score", score, LINEAR_SCORES),
             ("normalize", normalize, CAM_NORMALIZATIONS),
         ):
-            if value not in known:
-                raise RangeError(got=f"{what}={value!r}", needed=f"one of {known}", fix="choose one of them")
+            check_choice(what, value, known)
         self.cam, self.score, self.constant_weights = cam, score, constant_weights
         self.relu = relu and score != "projection"
         self.normalize: CamNormalization = "none" if score == "projection" else normalize

@@ -7,9 +7,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from attribguard.errors import RangeError
+from attribguard.errors import RangeError, check_choice
 from attribguard.functional.gradmask import GRADMASK_NORMS, GradMaskNorm, gradmask
-from attribguard.functional.scores import Score, contrast
+from attribguard.functional.scores import Score, as_matrix, contrast
 from attribguard.masks import check_pixels, dilate
 from attribguard.penalties.base import Penalty
 from attribguard.trace import Trace
@@ -24,7 +24,7 @@ class _NonHealthy:
         self._healthy = healthy
 
     def __call__(self, logits: Tensor, target: Any) -> Tensor:
-        z = logits.view(len(logits), -1).to(torch.promote_types(logits.dtype, torch.float32))
+        z = as_matrix(logits)
         if z.shape[1] == 1:
             return z.abs().squeeze(1)
         if self._healthy >= z.shape[1]:
@@ -80,10 +80,8 @@ class GradMask(Penalty):
         name: str | None = None,
     ) -> None:
         super().__init__(weight, name=name)
-        if score not in ("contrast", "nonhealthy"):
-            raise RangeError(got=f"score={score!r}", needed="'contrast' or 'nonhealthy'", fix="choose one of them")
-        if norm not in GRADMASK_NORMS:
-            raise RangeError(got=f"norm={norm!r}", needed=f"one of {GRADMASK_NORMS}", fix="choose one of them")
+        check_choice("score", score, ("contrast", "nonhealthy"))
+        check_choice("norm", norm, GRADMASK_NORMS)
         if isinstance(healthy, bool) or not isinstance(healthy, int) or healthy < 0:
             raise RangeError(got=f"healthy={healthy!r}", needed="a class index of 0 or more", fix="give the class")
         self.score: Score = contrast if score == "contrast" else _NonHealthy(healthy)

@@ -6,8 +6,8 @@ from typing import Literal
 
 from torch import Tensor
 
-from attribguard.errors import RangeError
-from attribguard.functional.rrr import Pixels, rrr
+from attribguard.errors import check_choice
+from attribguard.functional.rrr import PIXELS, Pixels, rrr
 from attribguard.functional.scores import Score, log_prob, log_probs, projection
 from attribguard.masks import check_pixels, dilate
 from attribguard.penalties.base import Penalty
@@ -60,10 +60,8 @@ class RRR(Penalty):
     ) -> None:
         super().__init__(weight, name=name)
         scores: dict[str, Score] = {"log_probs": log_probs, "target": log_prob, "projection": projection}
-        if score not in scores:
-            raise RangeError(got=f"score={score!r}", needed=f"one of {tuple(scores)}", fix="choose one of them")
-        if pixels not in ("sum", "mean"):
-            raise RangeError(got=f"pixels={pixels!r}", needed="'sum' or 'mean'", fix="choose one of them")
+        check_choice("score", score, scores)
+        check_choice("pixels", pixels, PIXELS)
         self.score, self.pixels = scores[score], pixels
         self.dilate = check_pixels(dilate)
 
