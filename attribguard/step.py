@@ -88,7 +88,7 @@ class Step:
         self._scratch = ScratchBuffers(network.model)
         self._gradients: dict[Score, Tensor] = {}
         self._tails = {point: tails.find(point, batch.x) for point in differentiated}
-        again = _differentiated_twice(twice or None in self._tails.values())
+        again = _differentiated_twice(twice or any(self._tails[point] is None for point in differentiated))
         with self._draws.recorded(), again:
             self.logits, self._clean = network.record(batch.x, layers, differentiated)
         self.features = self._as_features(self._clean)
