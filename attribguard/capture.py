@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Literal
 
@@ -135,10 +136,12 @@ class Capture:
     def __init__(self) -> None:
         """Start without hooks."""
         self.recording: _Recording | None = None
+        self.installed = False
         self._handles: dict[tuple[str, Side], RemovableHandle] = {}
 
     def install(self, model: nn.Module, points: Iterable[str]) -> None:
         """Register what is needed to see these points; what is there already stays."""
+        self.installed = True
         for place in map(_hooked_place, points):
             if place not in self._handles:
                 path, side = place
@@ -151,6 +154,16 @@ class Capture:
         for handle in self._handles.values():
             handle.remove()
         self._handles.clear()
+        self.installed = False
+
+    @contextmanager
+    def lent(self, model: nn.Module, points: Iterable[str]) -> Iterator[None]:
+        """Have hooks for these points for a while, on a model that has none of this capture's otherwise."""
+        self.install(model, points)
+        try:
+            yield
+        finally:
+            self.remove()
 
     def record(
         self, points: Collection[str], *, on_path: Collection[str] = (), stop_when_complete: bool = False

@@ -1,55 +1,64 @@
-"""The guard: a model with penalties on what it looks at."""
+"""The guard: a model with penalties on what it looks at, and auxiliary heads on its features."""
 
 from __future__ import annotations
 
-import warnings
 import weakref
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import torch
 from torch import Tensor, nn
 
-from attribguard.criterion import Criterion, check_target, classification_loss
-from attribguard.errors import ModelError, TypeMismatchError, check_choice
-from attribguard.masks import inside
+from attribguard.criterion import Criterion, classification_loss
+from attribguard.errors import TypeMismatchError, check_choice
+from attribguard.heads.base import Head, switch_checkpointing
 from attribguard.network import Network, Output
-from attribguard.objective import GuardOutput, Plan, Reduction, make_plan, objective, what_is_asked
-from attribguard.penalties.base import Penalty, check_weight
-from attribguard.step import Batch
-from attribguard.validation import Annotated, check_batch
+from attribguard.objective import GuardOutput, Prediction, objective
+from attribguard.penalties.base import Penalty
+from attribguard.plan import Plan, Reduction, Terms, check_compilable, make_plan, what_is_asked
+from attribguard.term import check_weight
+from attribguard.validation import Annotated, check_channels, check_step, check_wrapped, warn_of_empty_masks
 from attribguard.value_checks import VALIDATE, Validate, looks_at_values
+from attribguard.weighting import Weighting
 
 __all__ = ["Guard"]
 
+_ABSENT: Any = object()  # of `target`, because None is one where there is no classification
+
 
 class Guard(nn.Module):
-    """A wrapped model; made by :func:`attribguard.wrap`, which says what the arguments are.
+    """A wrapped model; :func:`attribguard.wrap` makes it, and says what the arguments are.
 
     ``guard(x)`` is exactly ``model(x)``. ``guard(x, target, mask=...)`` runs the model once, adds the penalties and
-    returns a :class:`GuardOutput`. The model keeps its own modules, parameters and state dict keys; outside a guarded
-    call its hooks do nothing, and :meth:`unwrap` removes them.
+    heads and returns a :class:`GuardOutput`. The model keeps its own modules, parameters and state dict keys; outside
+    a guarded call its hooks do nothing, and :meth:`unwrap` removes them.
 
     Attributes:
         model: the user's model.
         penalties: the penalties, whose weights may be changed between steps.
+        heads: the heads by name, with the parameters of their decoders.
+        weighting: what adapts the weights, or ``None``.
     """
 
     def __init__(
         self,
         model: nn.Module,
         penalties: Sequence[Penalty],
-        criterion: Criterion | None,
+        heads: Sequence[Head],
+        criterion: Criterion | Literal["none"] | None,
         criterion_weight: float,
         output: Output,
+        weighting: Weighting | None,
         reduction: Reduction,
         validate: Validate,
     ) -> None:
         super().__init__()
         self.model = model
         self.penalties = nn.ModuleList(penalties)
+        self.heads = nn.ModuleDict({head.name: head for head in heads})
         self.criterion = criterion
         self.criterion_weight = criterion_weight
+        self.weighting = weighting
         check_choice("reduction", reduction, ("batch", "annotated"))
         check_choice("validate", validate, VALIDATE)
         self.reduction, self.validate = reduction, validate
@@ -58,7 +67,7 @@ class Guard(nn.Module):
         self._network.capture.install(model, [""])
         weakref.finalize(self, self._network.capture.remove)
         self._plan: Plan | None = None
-        self._steps, self._warned, self._unwrapped = 0, False, False
+        self._steps, self._warned = 0, False
 
     @property
     def criterion_weight(self) -> float:
@@ -86,22 +95,10 @@ class Guard(nn.Module):
         def __call__(self, *args: Any, **kwargs: Any) -> Any:
             """As :meth:`forward`."""
 
-    @overload
-    def forward(self, x: Tensor) -> Any: ...
-    @overload
     def forward(
         self,
         x: Tensor,
-        target: Any,
-        *,
-        mask: Tensor | None = None,
-        annotated: Annotated = None,
-        segmentation: Tensor | None = None,
-    ) -> GuardOutput: ...
-    def forward(
-        self,
-        x: Tensor,
-        target: Any = None,
+        target: Any = _ABSENT,
         *,
         mask: Tensor | None = None,
         annotated: Annotated = None,
@@ -111,7 +108,8 @@ class Guard(nn.Module):
 
         Args:
             x: (N, C, H, W) images.
-            target: what the criterion takes; without a target the call is exactly ``model(x)``.
+            target: what the criterion takes; without a target the call is exactly ``model(x)``. In a guard without a
+                criterion the target may be ``None``, and a call without one gives the first head's prediction.
             mask: (N, 1, H, W) or (N, H, W), 1 = relevant, in [0, 1]; ``None``: nobody is annotated.
             annotated: (N,) bool, whose annotation counts, or a mapping ``{"mask": ..., "segmentation": ...}`` where the
                 two kinds are not on the same rows; all that is given counts by default.
@@ -123,33 +121,83 @@ class Guard(nn.Module):
         Raises:
             AttribGuardError: one for each kind of bad input, before anything is changed.
         """
-        if target is None:
-            if not (mask is None and annotated is None and segmentation is None):
-                raise TypeMismatchError(
-                    got="annotations without a target", needed="guard(x) or guard(x, target, ...)", fix="pass a target"
-                )
-            return self.model(x)
         annotations = (mask, annotated, segmentation)
+        classifies = self.criterion != "none"
+        if target is _ABSENT or (target is None and classifies):
+            if any(annotation is not None for annotation in annotations):
+                step = "guard(x, target, ...)" if classifies else "guard(x, None, ...)"
+                raise TypeMismatchError(
+                    got="annotations without a target", needed=f"guard(x) or {step}", fix="pass a target"
+                )
+            return self.model(x) if classifies else self._first_prediction(x)
         if torch.is_grad_enabled() or not self._needs_graph():
             return self._guarded(x, target, *annotations)
         # A gradient inside a penalty needs a graph even where the caller wants none of the result.
         with torch.inference_mode(False), torch.enable_grad():
             out = self._guarded(*map(_outside_inference_mode, (x, target, *annotations)))
-        return out._replace(loss=out.loss.detach(), logits=out.logits.detach())
+        predictions = {name: drawn.detach() for name, drawn in out.predictions.items()}
+        return out._replace(loss=out.loss.detach(), logits=out.logits.detach(), predictions=predictions)
+
+    def predict(self, x: Tensor, heads: Sequence[str] | None = None) -> Prediction:
+        """Run the model and just these heads.
+
+        Args:
+            x: (N, C, H, W) images.
+            heads: their names; all by default.
+
+        Returns:
+            The logits, and a prediction a head.
+
+        Raises:
+            ModelError: if a head is unknown, or the guard unwrapped.
+            ShapeError: if the images do not have the channels that the heads were made for.
+        """
+        if isinstance(heads, str):
+            raise TypeMismatchError(got=f"heads={heads!r}", needed="a list of names", fix=f"pass [{heads!r}]")
+        names = list(self.heads) if heads is None else list(heads)
+        for name in names:
+            check_choice("head", name, tuple(self.heads))
+        check_wrapped(self._network)
+        check_channels(x, self._network)
+        self._plan = self._plan or self.survey(x)
+        chosen = [head for head in self._terms().heads if head.name in names]
+        points = tuple(dict.fromkeys(point for head in chosen for point in head.points))
+        logits, tensors = self._network.record(x, points)
+        drawn = {h.name: h(self._network.maps(tensors, h.points, x), (x.shape[-2], x.shape[-1])) for h in chosen}
+        return Prediction(logits, drawn)
+
+    def _first_prediction(self, x: Tensor) -> Tensor:
+        name = next(iter(self.heads))
+        return self.predict(x, [name]).predictions[name]
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Recompute instead of keeping: in the heads' decoders, and in the model where it offers this."""
+        switch_checkpointing(self.model, self._terms().heads, enable)
+        self._plan = self._network.survey = None  # the model may call other modules now
 
     def _guarded(
         self, x: Tensor, target: Any, mask: Tensor | None, annotated: Annotated, segmentation: Tensor | None
     ) -> GuardOutput:
-        batch, plan = self._prepare(x, target, mask, annotated, segmentation)
-        if any(p.needs_input_gradient for p in self._penalties()) and not batch.x.requires_grad:
+        # Everything that may be refused comes first, before anything is changed.
+        terms, plan, compiling = self._terms(), self._plan, torch.compiler.is_compiling()
+        if compiling:
+            check_compilable(terms, plan)
+        check_wrapped(self._network)
+        values = looks_at_values(self.validate, self._steps, x)
+        batch = check_step(terms, self._network, x, target, mask, annotated, segmentation, values=values)
+        if plan is None or (not compiling and plan.asked != what_is_asked(terms)):
+            plan = self.survey(x)
+        if values and mask is not None and not self._warned:
+            self._warned = warn_of_empty_masks(batch)
+        if not compiling:
+            self._steps += 1
+        if plan.twice and not batch.x.requires_grad:
             batch = batch._replace(x=batch.x.detach().requires_grad_())
-        criterion = classification_loss if self.criterion is None else self.criterion
-        weight, reduction = self.criterion_weight, self.reduction
-        return objective(self._network, batch, self._penalties(), plan, criterion, weight, reduction)
+        return objective(self._network, batch, terms, plan)
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def survey(self, example: Tensor) -> Plan:
-        """Find the layers that the penalties ask for, by one dry run; happens by itself at the first guarded call.
+        """Find the layers that penalties and heads ask for, by one dry run; the first guarded call does it too.
 
         Args:
             example: (N, C, H, W), on the model's device.
@@ -161,7 +209,11 @@ class Guard(nn.Module):
             LayerError: if a penalty's layers cannot be had.
             ModelError: if the model gives no single tensor and ``output`` does not pick one.
         """
-        plan = make_plan(self._penalties(), self._network, example)
+        terms = self._terms()
+        for head in terms.heads:
+            if head.decoder is None:
+                head.attach(self.model, self._network.look(example))
+        plan = make_plan(terms, self._network, example)
         self._network.capture.install(self.model, plan.points)
         for point in plan.differentiated:
             plan.tails.find(point, example)
@@ -170,65 +222,28 @@ class Guard(nn.Module):
 
     @property
     def layers(self) -> dict[str, tuple[str, ...]] | None:
-        """Penalty to the places it reads, in the order of the pass; ``None`` before the first dry run."""
+        """Penalty or head to the places it reads, in the order of the pass; ``None`` before the first dry run."""
         return None if self._plan is None else self._plan.layers
 
     def unwrap(self) -> nn.Module:
         """Take every hook off the model and return it. The guard then only passes images on."""
         self._network.capture.remove()
-        self._plan, self._unwrapped = None, True
+        self._plan = None
         return self.model
 
+    def _terms(self) -> Terms:
+        criterion = classification_loss if self.criterion is None else self.criterion
+        return Terms(
+            None if criterion == "none" else criterion,
+            self.criterion_weight,
+            list(self.penalties),  # type: ignore[arg-type]
+            list(self.heads.values()),  # type: ignore[arg-type]
+            self.reduction,
+            self.weighting,
+        )
+
     def _needs_graph(self) -> bool:
-        return any(penalty.needs_input_gradient or penalty.needs_layer_gradient for penalty in self._penalties())
-
-    def _penalties(self) -> list[Penalty]:
-        return list(self.penalties)  # type: ignore[arg-type]
-
-    def _prepare(
-        self, x: Tensor, target: Any, mask: Tensor | None, annotated: Annotated, segmentation: Tensor | None
-    ) -> tuple[Batch, Plan]:
-        """Everything that may be refused, before anything is changed."""
-        compiling = torch.compiler.is_compiling()
-        if compiling and any(penalty.needs_input_gradient for penalty in self._penalties()):
-            raise ModelError(
-                got="a compiled guard with a penalty on input gradients",
-                needed="a graph without a backward pass inside, which torch.compile cannot follow",
-                fix="leave the guard uncompiled, or use penalties on features such as ActDiff",
-            )
-        if self._unwrapped:
-            raise ModelError(got="a guarded call after unwrap()", needed="a guard", fix="wrap the model again")
-        values = looks_at_values(self.validate, self._steps, x)
-        batch = check_batch(x, target, mask, annotated, segmentation, values=values)
-        plan = self._plan
-        if plan is not None and not compiling and plan.asked != what_is_asked(self._penalties()):
-            plan = None
-        if plan is None:
-            if compiling:
-                raise ModelError(
-                    got="a compiled guard that has not seen its layers yet",
-                    needed="one look at the network before it is compiled",
-                    fix="pass example_input to wrap, or make one guarded call before torch.compile",
-                )
-            self._network.look(x)
-        if self.criterion is None and self._network.survey is not None:
-            check_target(target, len(x), self._network.survey.logits, values=values)
-        if plan is None:
-            plan = self.survey(x)
-        if values and mask is not None and not self._warned:
-            self._warn_of_empty_masks(batch)
-        if not compiling:
-            self._steps += 1
-        return batch, plan
-
-    def _warn_of_empty_masks(self, batch: Batch) -> None:
-        if bool((batch.annotated & ~inside(batch.mask).flatten(1).any(1)).any()):
-            self._warned = True
-            warnings.warn(
-                "a mask is empty on an annotated row, so that all of its image counts as irrelevant; if it means "
-                "'no mask', mark the row False in `annotated`",
-                stacklevel=7,
-            )
+        return any(p.needs_input_gradient or p.needs_layer_gradient for p in self._terms().penalties)
 
 
 def _outside_inference_mode(x: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from attribguard.capture import Capture
 from attribguard.errors import ModelError
+from attribguard.layout import to_nchw
 from attribguard.modes import undisturbed
 from attribguard.survey import Survey, survey
 
@@ -77,6 +78,20 @@ class Network:
         with self.capture.record(points, stop_when_complete=not torch.compiler.is_compiling()) as recording:
             self.model(x)
         return recording.complete()
+
+    def maps(self, tensors: Mapping[str, Tensor], points: Iterable[str], x: Tensor) -> list[Tensor]:
+        """Recorded tensors as maps.
+
+        Args:
+            tensors: as :meth:`record` gives them.
+            points: which of them.
+            x: the images.
+
+        Returns:
+            (N, C, h, w) each, views.
+        """
+        axes = self.look(x).axes
+        return [to_nchw(tensors[point], axes.get(point), (x.shape[-2], x.shape[-1]), point) for point in points]
 
     def couples_samples(self, x: Tensor, points: tuple[str, ...]) -> bool:
         """Whether, in the present train/eval modes, one image changes another's features, as in BatchNorm.

@@ -94,6 +94,10 @@ class Step:
         self.features = self._as_features(self._clean)
         self.corrupted = [self._corrupt(corruption, points) for corruption, points in corruptions]
 
+    def maps(self, points: tuple[str, ...]) -> list[Tensor]:
+        """These places of the main pass as (N, C, h, w), in the type in which the network made them."""
+        return self.network.maps(self._clean, points, self.batch.x)
+
     def input_gradient(self, score: str | Score) -> Tensor:
         """The gradient of the summed scores with respect to the images, (N, C, H, W), with its own graph."""
         function = named_score(score)
@@ -135,6 +139,8 @@ class Step:
 
     def _corrupt(self, corruption: Corruption, points: tuple[str, ...]) -> Corrupted:
         x = corruption(self.batch.x, self.batch.mask)
+        if not points:
+            return Corrupted(x, self._as_features({}))
         rows = self._rows(points)
         if rows is not None and rows.numel() == 0:
             return Corrupted(x, self._as_features({point: self._clean[point] for point in points}))

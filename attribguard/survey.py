@@ -152,6 +152,11 @@ def _channel_axis(
         return None
     if any(word in name for word in _CHANNELS_FIRST):
         return 1
+    if name in ("matmul", "__matmul__", "bmm"):
+        # Channels come with the second factor, if at all: attention weights have none.
+        second = args[1] if len(args) > 1 else None
+        last = isinstance(second, Tensor) and known.get(id(second)) == second.dim() - 1
+        return out.dim() - 1 if last else None
     normalized = (args[1] if len(args) > 1 else kwargs["normalized_shape"]) if name == "layer_norm" else ()
     if name == "linear" or len(normalized) == 1:
         return out.dim() - 1

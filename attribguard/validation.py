@@ -2,21 +2,65 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from attribguard.errors import RangeError, ShapeError, TypeMismatchError
+from attribguard.criterion import check_target, classification_loss
+from attribguard.errors import ModelError, RangeError, ShapeError, TypeMismatchError
+from attribguard.masks import inside
+from attribguard.network import Network
+from attribguard.plan import Terms
 from attribguard.step import Batch
 
-__all__ = ["Annotated", "check_batch"]
+__all__ = ["Annotated", "check_batch", "check_channels", "check_step", "check_wrapped", "warn_of_empty_masks"]
 
 Annotated = Tensor | Mapping[str, Tensor] | None
 _KINDS = ("mask", "segmentation")
 # Interpolation overshoots by this much.
 _ROUNDING = 1e-6
+
+
+def check_step(
+    terms: Terms,
+    network: Network,
+    x: Tensor,
+    target: Any,
+    mask: Tensor | None,
+    annotated: Annotated,
+    segmentation: Tensor | None,
+    *,
+    values: bool,
+) -> Batch:
+    """Check all that a step is given, against what its terms and its network take.
+
+    Args:
+        terms: what the loss is made of.
+        network: the wrapped model.
+        x: as in :func:`check_batch`, like what follows.
+        target: the target.
+        mask: the mask.
+        annotated: which rows count.
+        segmentation: the segmentation.
+        values: whether to look at values.
+
+    Returns:
+        The batch.
+
+    Raises:
+        AttribGuardError: one for each kind of bad input.
+    """
+    batch = check_batch(x, target, mask, annotated, segmentation, values=values)
+    if terms.heads:
+        check_channels(x, network)
+    for head in terms.heads:
+        head.check(batch, values=values)
+    if terms.criterion is classification_loss:
+        check_target(target, len(x), network.look(x).logits, values=values)
+    return batch
 
 
 def check_batch(
@@ -75,6 +119,56 @@ def check_batch(
                 got=f"a segmentation of {segmentation.dtype}", needed="integer class indices", fix="use .long()"
             )
     return Batch(x, target, checked, counts["mask"], segmentation, counts["segmentation"])
+
+
+def check_wrapped(network: Network) -> None:
+    """Refuse a guard whose hooks are off its model.
+
+    Args:
+        network: the wrapped model.
+
+    Raises:
+        ModelError: after ``unwrap()``.
+    """
+    if not network.capture.installed:
+        raise ModelError(got="a guarded call after unwrap()", needed="a guard", fix="wrap the model again")
+
+
+def check_channels(x: Tensor, network: Network) -> None:
+    """Refuse images of another number of channels than the heads were made for.
+
+    Args:
+        x: (N, C, H, W).
+        network: the wrapped model.
+
+    Raises:
+        ShapeError: if they differ, or these are no images.
+        TypeMismatchError: if these are no floating-point tensor.
+    """
+    _check_images(x)
+    channels = network.look(x).shapes[":input"][1]
+    if x.shape[1] != channels:
+        raise ShapeError(
+            got=f"images of {x.shape[1]} channel(s) in a guard whose heads were made for {channels}",
+            needed=f"{channels} channel(s)",
+            fix="convert the images, or wrap the model with another example_input",
+        )
+
+
+def warn_of_empty_masks(batch: Batch) -> bool:
+    """Warn of a mask that is empty on an annotated row, and say whether there was one.
+
+    Args:
+        batch: the checked batch.
+    """
+    empty = bool((batch.annotated & ~inside(batch.mask).flatten(1).any(1)).any())
+    if empty:
+        warnings.warn(
+            "a mask is empty on an annotated row, so that all of its image counts as irrelevant; if it means "
+            "'no mask', mark the row False in `annotated`",
+            stacklevel=8,
+        )
+    return empty
 
 
 def _check_images(x: Tensor) -> None:

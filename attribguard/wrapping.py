@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -14,11 +14,13 @@ from attribguard.capture import is_hooked
 from attribguard.criterion import Criterion
 from attribguard.errors import ModelError, RangeError, ShapeError, TypeMismatchError
 from attribguard.guard import Guard
+from attribguard.heads.base import Head
 from attribguard.layers import check_layers
 from attribguard.network import Output
-from attribguard.objective import Reduction
 from attribguard.penalties.base import Penalty
+from attribguard.plan import Reduction
 from attribguard.value_checks import Validate
+from attribguard.weighting import Weighting
 
 __all__ = ["wrap"]
 
@@ -27,12 +29,12 @@ def wrap(
     model: nn.Module,
     *,
     penalties: Sequence[Penalty] = (),
-    heads: Sequence[Any] = (),
-    criterion: Criterion | None = None,
+    heads: Sequence[Head] = (),
+    criterion: Criterion | Literal["none"] | None = None,
     criterion_weight: float = 1.0,
     output: Output = None,
     example_input: Tensor | Sequence[int] | None = None,
-    weighting: Any = None,
+    weighting: Weighting | None = None,
     reduction: Reduction = "batch",
     validate: Validate = "auto",
 ) -> Guard:
@@ -44,18 +46,21 @@ def wrap(
     Args:
         model: any network from (N, C, H, W) images to logits (N, K).
         penalties: what is added to the loss, for instance ``[ActDiff(weight=10.0)]``.
-        heads: reserved for auxiliary tasks; there are none yet.
+        heads: auxiliary tasks on the features of the model, for instance ``[SegmentationHead(2, weight=0.4)]``; the dry
+            run finds the feature maps, so that all their parameters exist afterwards.
         criterion: the classification loss, ``(logits, target)`` to a scalar or (N,). By default cross entropy for
             integer targets (N,) with two or more outputs and binary cross entropy with logits for targets (N,) or
-            (N, 1) with one; other targets (mixup, multi-label) need one.
+            (N, 1) with one; other targets (mixup, multi-label) need one. ``"none"`` leaves classification out and
+            trains the heads alone: targets may then be ``None``, and ``guard(x)`` is the first head's prediction.
         criterion_weight: its weight, 0 or more.
         output: picks the logits where the model gives a tuple or dict: an index, a key or a callable.
         example_input: a tensor (N, C, H, W) or a shape (C, H, W) for the dry run that finds the layers. Without it the
             configuration of a timm model serves if the model accepts it, otherwise the first guarded call. A guard
-            that is compiled before its first call needs one of the first two.
-        weighting: reserved for adaptive weights; there are none yet.
-        reduction: ``"batch"`` divides each penalty's sum by the number of images, so that accumulated and distributed
-            batches add up; ``"annotated"`` by the number of annotated ones.
+            with heads, or one that is compiled before its first call, needs one of the first two.
+        weighting: ``None`` for the fixed weights; :class:`Uncertainty` or :class:`GradNorm` to adapt them, with
+            parameters among the guard's own.
+        reduction: ``"batch"`` divides each penalty's and head's sum by the number of images, so that accumulated and
+            distributed batches add up; ``"annotated"`` by the number of annotated ones.
         validate: whether to look at the values of masks and targets: ``"auto"`` always on the CPU, in the first ten
             steps on an accelerator, never in a compiled graph. Shapes and types are always checked.
 
@@ -65,8 +70,8 @@ def wrap(
     Raises:
         ModelError: if the model is a guard, compiled, scripted or distributed already, or gives no single tensor.
         TypeMismatchError: if an argument is of the wrong kind.
-        RangeError: if a weight is negative or not finite, an option unknown, or two penalties have one name.
-        LayerError: if a penalty asks for a layer that the model does not have.
+        RangeError: if a weight is negative or not finite, an option unknown, or two terms have one name.
+        LayerError: if a penalty or head asks for a layer that the model does not have, or no map is found for a head.
 
     Example:
         >>> from attribguard import ActDiff
@@ -79,30 +84,40 @@ def wrap(
         True
     """
     _check_model(model)
-    _check_penalties(penalties)
-    if heads or weighting is not None:
-        raise RangeError(
-            got="heads or a weighting", needed="neither: this version has none", fix="leave `heads` and `weighting` out"
-        )
-    if (criterion is not None and not callable(criterion)) or isinstance(criterion, type):
-        raise TypeMismatchError(got=f"criterion={criterion!r}", needed="a callable object", fix="make it: Criterion()")
-    for penalty in penalties:
-        check_layers(penalty.layers, model)
-    guard = Guard(model, list(penalties), criterion, criterion_weight, output, reduction, validate)
+    _check_terms(penalties, heads, criterion, weighting)
+    for layers in (*(penalty.layers for penalty in penalties), *(head.layers for head in heads)):
+        check_layers(layers, model)
+    guard = Guard(
+        model, list(penalties), list(heads), criterion, criterion_weight, output, weighting, reduction, validate
+    )
     try:
-        _look(guard, example_input)
+        example = _example(model, example_input)
+        if example is None:
+            _look_as_configured(guard)
+        else:
+            guard.survey(example)
+        if heads and guard.layers is None:
+            raise ModelError(
+                got="heads on a model of which it is not known what images it takes",
+                needed="one look at the network, to build the decoders",
+                fix="pass example_input, for instance the shape (3, 224, 224)",
+            )
+        if weighting is not None:
+            classification = () if criterion == "none" else ("criterion",)
+            names = (*classification, *(term.name for term in (*heads, *penalties)))
+            weighting.setup(names, _like(model))
     except BaseException:
-        guard.unwrap()  # a guard that nobody gets may leave no hook
+        guard.unwrap()  # a guard that nobody gets may leave no hook, and no decoder
+        for head in heads:
+            head.detach()
         raise
     return guard
 
 
-def _look(guard: Guard, example_input: Tensor | Sequence[int] | None) -> None:
-    """The dry run, if there is anything to run it on."""
-    example = _example(guard.model, example_input)
-    if example is not None:
-        guard.survey(example)
-    elif (configured := _configured(guard.model)) is not None:
+def _look_as_configured(guard: Guard) -> None:
+    """The dry run on the images that a timm model's configuration names, if it does and the model accepts them."""
+    configured = _configured(guard.model)
+    if configured is not None:
         # The configuration describes the published weights, not this instance, whose channels or image size may be
         # others: a model that refuses it waits for its first batch.
         with contextlib.suppress(RuntimeError, AssertionError):
@@ -133,24 +148,42 @@ def _check_model(model: nn.Module) -> None:
         )
 
 
-def _check_penalties(penalties: Sequence[Penalty]) -> None:
-    if not isinstance(penalties, Sequence) or not all(isinstance(penalty, Penalty) for penalty in penalties):
-        raise TypeMismatchError(
-            got=f"penalties={penalties!r}",
-            needed="a list of Penalty objects",
-            fix="make them, as in penalties=[ActDiff(weight=10.0)]",
-        )
-    names = ["criterion", *(penalty.name for penalty in penalties)]
+def _check_terms(penalties: Sequence[Penalty], heads: Sequence[Head], criterion: Any, weighting: Any) -> None:
+    for what, terms, kind, how in (
+        ("penalties", penalties, Penalty, "penalties=[ActDiff(weight=10.0)]"),
+        ("heads", heads, Head, "heads=[SegmentationHead(2, weight=0.4)]"),
+    ):
+        if not isinstance(terms, Sequence) or not all(isinstance(term, kind) for term in terms):
+            needed = f"a list of {kind.__name__} objects"
+            raise TypeMismatchError(got=f"{what}={terms!r}", needed=needed, fix=f"make them, as in {how}")
+    names = ["criterion", *(term.name for term in (*penalties, *heads))]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise RangeError(got=f"the names {twice} twice", needed="one name a term", fix="pass name= to one of them")
+    if any(head.decoder is not None for head in heads):
+        raise ModelError(got="a head that is in a guard already", needed="a head a guard", fix="make a new one")
+    if weighting is not None and not isinstance(weighting, Weighting):
+        raise TypeMismatchError(got=f"weighting={weighting!r}", needed="a Weighting", fix="pass Uncertainty()")
+    if criterion == "none":
+        if not heads:
+            raise RangeError(got="criterion='none' without heads", needed="something to train", fix="pass heads=[...]")
+        if any(penalty.needs_input_gradient or penalty.needs_layer_gradient for penalty in penalties):
+            raise RangeError(
+                got="criterion='none' with a penalty on the gradients of the logits",
+                needed="logits that are trained",
+                fix="pass a criterion, or use penalties on features such as ActDiff",
+            )
+    elif (criterion is not None and not callable(criterion)) or isinstance(criterion, type):
+        raise TypeMismatchError(
+            got=f"criterion={criterion!r}", needed="a callable object, or 'none'", fix="make it: Criterion()"
+        )
 
 
 def _example(model: nn.Module, example: Tensor | Sequence[int] | None) -> Tensor | None:
     """The user's example, or one of that shape, as the model takes it."""
     if example is None:
         return None
-    like = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
+    like = _like(model)
     if isinstance(example, Tensor):
         if example.dim() != 4 or not example.is_floating_point():
             raise ShapeError(
@@ -165,6 +198,11 @@ def _example(model: nn.Module, example: Tensor | Sequence[int] | None) -> Tensor
     # Noise of its own: a constant image can hide what a network depends on, and the global random state is the user's.
     noise = torch.rand(1, *shape, generator=torch.Generator().manual_seed(0))
     return noise.to(like.device, like.dtype)
+
+
+def _like(model: nn.Module) -> Tensor:
+    """A tensor of the model's device and floating type."""
+    return next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
 
 
 def _configured(model: nn.Module) -> Tensor | None:

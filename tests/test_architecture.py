@@ -18,8 +18,9 @@ LONGEST = 250
 # The rooms of the house from the ground up. A room imports only rooms that stand to its left.
 ROOMS = [
     "errors", "value_checks", "functional", "masks", "layout", "corruption", "capture", "modes", "survey", "layers",
-    "network", "draws", "second_order", "tail", "step", "trace", "losses", "criterion", "validation", "penalties",
-    "heads", "objective", "guard", "wrapping", "attribution", "probes", "data", "models", "demo", "report", "cli",
+    "pyramid", "network", "draws", "second_order", "tail", "step", "trace", "losses", "criterion", "term", "penalties",
+    "heads", "weighting", "plan", "validation", "objective", "guard", "wrapping", "attribution", "probes", "data",
+    "models", "demo", "report", "cli",
 ]  # fmt: skip
 ROOT = "the package root"
 

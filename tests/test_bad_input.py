@@ -340,6 +340,85 @@ def test_a_network_that_cannot_be_guarded_is_refused_by_the_first_call_and_left_
     assert_unchanged(guard.unwrap(), bare)
 
 
+class Last(nn.Module):
+    """A decoder of one's own that reads the coarsest map."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+
+    def forward(self, maps):
+        return self.net(maps[-1])
+
+
+def labels_with(value, dtype=torch.int64):
+    segmentation = torch.zeros(N, SIZE, SIZE, dtype=dtype)
+    segmentation[2, 3, 4] = value
+    return segmentation
+
+
+def heads(**settings):
+    """New ones, for a head belongs to one guard."""
+    return [ag.SegmentationHead(3, 0.4), ag.ReconstructionHead(0.3, **settings)]
+
+
+def redraw(model, **settings):
+    ag.wrap(model, heads=[ag.ReconstructionHead(1.0, **settings)], example_input=EXAMPLE)
+
+
+def built(make, *arguments):
+    """A module, made without moving the random state."""
+    with torch.random.fork_rng(devices=[]):
+        return make(*arguments)
+
+
+EXAMPLE = (1, SIZE, SIZE)
+HEADED = {"heads": heads}
+BCE = {"heads": lambda: heads(loss="bce")}
+UNCLASSIFIED = {"heads": heads, "criterion": "none"}
+
+# fmt: off
+WITH_HEADS = [
+    Bad("a class above the heads", RangeError, ["to 3", "0 to 2", "ignore_index"], {"segmentation": labels_with(3)},
+        wrapped=HEADED),
+    Bad("a class below 0", RangeError, ["from -1", "0 to 2"], {"segmentation": labels_with(-1)}, wrapped=HEADED),
+    Bad("a class of 255 as bytes", RangeError, ["255", "0 to 2"], {"segmentation": labels_with(255, torch.uint8)},
+        wrapped=HEADED),
+    Bad("a segmentation of another size", ShapeError, ["(4, 6, 6)", "(4, 12, 12)"],
+        {"segmentation": labels_with(0)[:, ::2, ::2]}, wrapped=HEADED),
+    Bad("a segmentation with a channel axis", ShapeError, ["(4, 1, 12, 12)", "(4, 12, 12)"],
+        {"segmentation": labels_with(0)[:, None]}, wrapped=HEADED),
+    Bad("a segmentation of floats", TypeMismatchError, ["float32", ".long()"],
+        {"segmentation": labels_with(0, torch.float32)}, wrapped=HEADED),
+    Bad("a segmentation of flags", TypeMismatchError, ["bool", ".long()"],
+        {"segmentation": labels_with(0, torch.bool)}, wrapped=HEADED),
+    Bad("images of another number of channels", ShapeError, ["3 channel(s)", "made for 1"],
+        {"x": images(N, 3, SIZE, SIZE)}, wrapped=HEADED),
+    Bad("images below 0 for bce", RangeError, ["from -1", "[0, 1]", "loss='bce'"], {"x": images(N, 1, SIZE, SIZE)},
+        wrapped=BCE),
+    Bad("images with NaN for bce", RangeError, ["nan", "[0, 1]"], {"x": images(N, 1, SIZE, SIZE) * NAN}, wrapped=BCE),
+    Bad("annotations without a target where there is no criterion", TypeMismatchError, ["annotations", "None"],
+        {"target": ...}, wrapped=UNCLASSIFIED),
+    Bad("annotated for a segmentation that is not given", ShapeError, ["segmentation"],
+        {"target": None, "annotated": {"segmentation": torch.ones(N).bool()}}, wrapped=UNCLASSIFIED),
+]
+# fmt: on
+
+
+@pytest.mark.parametrize("case", WITH_HEADS, ids=str)
+def test_a_bad_call_of_a_guard_with_heads_raises_one_clear_error_and_changes_nothing(case):
+    options = {**case.wrapped, "heads": case.wrapped["heads"]()}
+    guard = ag.wrap(network(), penalties=[ag.ActDiff(1.0)], example_input=(1, SIZE, SIZE), **options)
+    before = everything(guard)
+    passed = {**GOOD, **case.passed}
+    if passed["target"] is ...:
+        del passed["target"]
+    with pytest.raises(AttribGuardError) as caught:
+        guard(**passed)
+    assert_says(caught.value, case)
+    assert_unchanged(guard, before)
+
+
 @dataclass
 class BadWrap:
     """One mistake in `wrap`."""
@@ -415,8 +494,52 @@ IN_WRAP = [
     BadWrap("a criterion that is text", TypeMismatchError, ["'bce'", "callable"], wrapping(criterion="bce")),
     BadWrap("an unknown reduction", RangeError, ["'mean'", "'batch' or 'annotated'"], wrapping(reduction="mean")),
     BadWrap("an unknown validate", RangeError, ["'always'", "'auto'"], wrapping(validate="always")),
-    BadWrap("heads before there are any", RangeError, ["heads"], wrapping(heads=[nn.ReLU()])),
-    BadWrap("a weighting before there is any", RangeError, ["weighting"], wrapping(weighting=object())),
+    BadWrap("heads that are none", TypeMismatchError, ["heads"], wrapping(heads=[nn.ReLU()])),
+    BadWrap("heads that are classes", TypeMismatchError, ["SegmentationHead", "a list of Head"],
+            wrapping(heads=[ag.SegmentationHead])),
+    BadWrap("heads that are None", TypeMismatchError, ["heads=None", "a list of Head"], wrapping(heads=None)),
+    BadWrap("two heads of one name", RangeError, ["'segmentation'", "name="],
+            wrapping(heads=[*heads(), *heads()], example_input=EXAMPLE)),
+    BadWrap("a head named as a penalty", RangeError, ["'actdiff'", "name="],
+            wrapping(heads=[ag.ReconstructionHead(1.0, name="actdiff")], penalties=[ag.ActDiff(1.0)])),
+    BadWrap("a head named as the criterion", RangeError, ["'criterion'", "name="],
+            wrapping(heads=[ag.ReconstructionHead(1.0, name="criterion")])),
+    BadWrap("a head whose name has a dot", TypeMismatchError, ["'a.b'", "dots"],
+            lambda model: ag.ReconstructionHead(1.0, name="a.b")),
+    BadWrap("a head whose name a list of modules has already", TypeMismatchError, ["'items'"],
+            lambda model: redraw(model, name="items")),
+    BadWrap("heads without an example", ModelError, ["heads", "example_input", "(3, 224, 224)"],
+            lambda model: ag.wrap(model, heads=heads())),
+    BadWrap("a head on an unknown layer", LayerError, ["'conv2'", "nearest", "'conv1'"],
+            lambda model: redraw(named(model), layers="conv2")),
+    BadWrap("a head on a layer without spatial extent", LayerError, ["without spatial extent", "'9'", "pooling"],
+            lambda model: redraw(model, layers="9")),
+    BadWrap("a head on a layer that never runs", LayerError, ["'unused'", "never ran"],
+            lambda model: redraw(built(Idle), layers="unused")),
+    BadWrap("a head on a network without a map", LayerError, ["'reconstruction'", "spatial extent", "layers="],
+            lambda model: redraw(nn.Sequential(nn.Flatten(), built(nn.Linear, SIZE * SIZE, 2)))),
+    BadWrap("a Swin decoder on another network", ModelError, ["Swin"], lambda model: redraw(model, decoder="swin")),
+    BadWrap("an unknown decoder", RangeError, ["'deeplab'", "'unet'"], lambda model: heads(decoder="deeplab")),
+    BadWrap("a decoder that takes other channels", ShapeError, ["refuses maps", "(2, 8, 12, 12)"],
+            lambda model: redraw(model, decoder=Last(built(nn.Conv2d, 5, 1, 1)))),
+    BadWrap("a decoder that takes a tensor", ShapeError, ["refuses maps", "(2, 8, 12, 12)", "list"],
+            lambda model: redraw(model, decoder=built(nn.Conv2d, 8, 1, 1))),
+    BadWrap("a decoder of other outputs", ShapeError, ["(2, 4, 2, 2)", "(2, 1, h, w)"],
+            lambda model: redraw(model, decoder=Last(built(nn.Conv2d, 8, 4, 1)))),
+    BadWrap("no class", RangeError, ["num_classes=0"], lambda model: ag.SegmentationHead(0, 1.0)),
+    BadWrap("a negative weight of a head", RangeError, ["weight -1", "0 or more"],
+            lambda model: ag.ReconstructionHead(-1.0)),
+    BadWrap("an unknown reconstruction loss", RangeError, ["'l1'", "'mse' or 'bce'"], lambda model: heads(loss="l1")),
+    BadWrap("a corruption of the input itself", RangeError, ["target='input'", "target='masked'"],
+            lambda model: heads(corruption=ag.Corruption("zero"))),
+    BadWrap("a corruption by name for a head", TypeMismatchError, ["'zero'", "Corruption"],
+            lambda model: heads(target="masked", corruption="zero")),
+    BadWrap("no criterion and no head", RangeError, ["criterion='none'", "heads="], wrapping(criterion="none")),
+    BadWrap("no criterion and a penalty on its gradient", RangeError, ["criterion='none'", "gradients"],
+            lambda model: ag.wrap(model, heads=heads(), criterion="none", penalties=[ag.GradMask(1.0)])),
+    BadWrap("no criterion and a penalty on a layer's gradient", RangeError, ["criterion='none'", "gradients"],
+            lambda model: ag.wrap(model, heads=heads(), criterion="none", penalties=[ag.GradCAMRRR(1.0)])),
+    BadWrap("a weighting that is none", TypeMismatchError, ["weighting"], wrapping(weighting=object())),
     BadWrap("a 5-D example", ShapeError, ["(1, 1, 3, 12, 12)", "(N, C, H, W)"],
             wrapping(example_input=images(1, 1, 3, SIZE, SIZE))),
     BadWrap("an example without rows", ShapeError, ["(1, 12, 12)", "(N, C, H, W)"],

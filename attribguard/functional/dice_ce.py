@@ -11,7 +11,7 @@ from torch import Tensor
 from attribguard.errors import RangeError, ShapeError, TypeMismatchError, check_choice
 from attribguard.functional.checks import check_number
 
-__all__ = ["OVER", "Over", "check_settings", "dice_ce"]
+__all__ = ["OVER", "Over", "check_classes", "check_settings", "dice_ce"]
 
 Over = Literal["sample", "batch"]
 OVER: tuple[Over, ...] = ("sample", "batch")
@@ -73,7 +73,7 @@ def dice_ce(
     labels = target.long()
     valid = labels != ignore_index
     if validate and not torch.compiler.is_compiling():
-        _check_classes(labels[valid], logits.shape[1])
+        check_classes(labels[valid], logits.shape[1])
     counted = valid[:, None]
     # Replaced before any arithmetic: 0 * nan is nan.
     z = logits.to(torch.promote_types(logits.dtype, torch.float32)).masked_fill(~counted, 0)
@@ -145,7 +145,8 @@ def _is_no_index(target: Tensor) -> bool:
     return target.is_floating_point() or target.is_complex() or target.dtype == torch.bool
 
 
-def _check_classes(labels: Tensor, outputs: int) -> None:
+def check_classes(labels: Tensor, outputs: int) -> None:
+    """Refuse class indices that the logits have no channel for."""
     highest = max(outputs - 1, 1)
     if labels.numel() and not bool(((labels >= 0) & (labels <= highest)).all()):
         raise RangeError(

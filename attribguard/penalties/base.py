@@ -2,43 +2,21 @@
 
 from __future__ import annotations
 
-import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
-from numbers import Real
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from attribguard.corruption import Corruption
-from attribguard.errors import RangeError, TypeMismatchError
+from attribguard.errors import TypeMismatchError
 from attribguard.layers import AUTO, LAST, Layers
+from attribguard.term import Term
 from attribguard.trace import Trace
 
-__all__ = ["Penalty", "check_weight"]
+__all__ = ["Penalty"]
 
 
-def check_weight(weight: float, what: str) -> float:
-    """Refuse a weight that is not a finite number of 0 or more.
-
-    Args:
-        weight: the number.
-        what: its name, for the error.
-
-    Returns:
-        The weight as a float.
-
-    Raises:
-        TypeMismatchError: if it is not a number.
-        RangeError: if it is negative or not finite.
-    """
-    if isinstance(weight, bool) or not isinstance(weight, Real):
-        raise TypeMismatchError(got=f"{what} {weight!r}", needed="a number", fix="pass a float of 0 or more")
-    if not (math.isfinite(weight) and weight >= 0):
-        raise RangeError(got=f"{what} {weight}", needed="a finite number, 0 or more", fix="0 takes it out of the loss")
-    return float(weight)
-
-
-class Penalty(nn.Module, ABC):
+class Penalty(Term):
     """A loss term without parameters of its own. Subclass it and write ``forward(trace) -> (N,)``.
 
     The value is per sample and unweighted; the guard weighs it, sets the rows that are not annotated to 0 and takes
@@ -71,27 +49,12 @@ class Penalty(nn.Module, ABC):
     corruption: Corruption | None = None
 
     def __init__(self, weight: float, *, layers: str | Sequence[str] = (), name: str | None = None) -> None:
-        super().__init__()
-        self.weight = weight
+        super().__init__(weight, type(self).__name__.lower() if name is None else name)
         named = (layers,) if isinstance(layers, str) else tuple(layers)
         self.layers: Layers = layers if isinstance(layers, str) and layers in (AUTO, LAST) else named
         if not all(isinstance(layer, str) for layer in self.layers):
             raise TypeMismatchError(got=f"layers={layers!r}", needed="names of modules", fix="pass strings")
-        self.name = type(self).__name__.lower() if name is None else name
-
-    @property
-    def weight(self) -> float:
-        """The factor in front of the term."""
-        return self._weight
-
-    @weight.setter
-    def weight(self, weight: float) -> None:
-        self._weight = check_weight(weight, "weight")
 
     @abstractmethod
     def forward(self, trace: Trace) -> Tensor:
         """The penalty of each sample: (N,), unweighted."""
-
-    def extra_repr(self) -> str:
-        """What distinguishes this one."""
-        return f"weight={self.weight}, name={self.name!r}"

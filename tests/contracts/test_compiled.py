@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import attribguard as ag
+from tests.heads.small import PARTLY, annotated_batch, guarded, strided
 from tests.networks import batch, plain_cnn
 
 
@@ -82,3 +83,26 @@ def test_dropout_that_cannot_be_shared_in_a_graph_is_refused_by_name():
     # Before torch 2.7 the compiler does not pass the reason on.
     with pytest.raises(Exception, match=r"random draws in a compiled guard|Graph break"):
         torch.compile(guard, backend="aot_eager", fullgraph=True)(x, y, mask=mask)
+
+
+def test_both_heads_and_actdiff_are_one_graph_with_the_same_loss_and_gradients():
+    heads = [ag.SegmentationHead(2, 0.4), ag.ReconstructionHead(0.3, target="masked")]
+    guard = guarded(heads, strided(norm=True, inplace=True), penalties=[ag.ActDiff(5.0)])
+    compiled = torch.compile(guard, backend="aot_eager", fullgraph=True)
+    x, y, mask, segmentation = annotated_batch()
+    annotated = {"mask": PARTLY, "segmentation": PARTLY.roll(1)}
+    inputs = x, y, {"mask": mask, "segmentation": segmentation, "annotated": annotated}
+    expected = step(guard, guard, inputs)
+    for ours, theirs in zip(step(compiled, guard, inputs), expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+    assert guard.model[1].num_batches_tracked == 2
+
+
+def test_without_a_criterion_a_step_with_the_target_none_is_one_graph():
+    guard = guarded(criterion="none", penalties=[ag.ActDiff(5.0, corruption="zero")])
+    compiled = torch.compile(guard, backend="aot_eager", fullgraph=True)
+    x, _, mask, segmentation = annotated_batch()
+    out, expected = (each(x, None, mask=mask, segmentation=segmentation) for each in (compiled, guard))
+    assert list(out.terms) == ["segmentation", "reconstruction", "actdiff"]
+    torch.testing.assert_close(out.loss, expected.loss, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(compiled(x), guard(x))

@@ -3,12 +3,14 @@
 import os
 import socket
 
+import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch.nn.parallel import DistributedDataParallel
 
 import attribguard as ag
+from tests.heads.small import annotated_batch, guarded
 from tests.networks import batch, plain_cnn
 
 ANNOTATED = torch.tensor([True, True, False, True, False, False, False, False])  # the second process has none
@@ -52,11 +54,14 @@ def worker(rank, port, norm, folder):
         dist.destroy_process_group()
 
 
-def two_processes(norm, folder):
+def free_port():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    mp.spawn(worker, args=(port, norm, str(folder)), nprocs=2)
+        return free.getsockname()[1]
+
+
+def two_processes(norm, folder):
+    mp.spawn(worker, args=(free_port(), norm, str(folder)), nprocs=2)
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
 
 
@@ -73,3 +78,59 @@ def test_batchnorm_without_annotated_rows_on_one_process_neither_hangs_nor_diver
     for ours, theirs in zip(first, second, strict=True):
         assert ours.isfinite().all()
         torch.testing.assert_close(ours, theirs)
+
+
+def make_with_heads(criterion=None):
+    torch.manual_seed(0)
+    return guarded(criterion=criterion, penalties=[ag.ActDiff(10.0, corruption="zero")])
+
+
+def train_heads(call, guard, rows):
+    """Two steps with an optimizer; the second process has no annotated row of either kind."""
+    torch.manual_seed(1)
+    x, y, mask, segmentation = (t[rows] for t in annotated_batch(8))
+    annotated = {"mask": ANNOTATED[rows], "segmentation": ANNOTATED.roll(1)[rows] & ANNOTATED[rows]}
+    optimizer = torch.optim.SGD(guard.parameters(), lr=0.1)
+    target = y if guard.criterion is None else None
+    for _ in range(2):
+        optimizer.zero_grad()
+        call(x, target, mask=mask, segmentation=segmentation, annotated=annotated).loss.backward()
+        optimizer.step()
+    return {name: p.detach().clone() for name, p in guard.named_parameters()}
+
+
+def heads_worker(rank, port, folder):
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", rank=rank, world_size=2)
+    trained = {}
+    try:
+        for criterion in (None, "none"):
+            guard = make_with_heads(criterion)
+            if rank == 1:  # what counts is what the first process starts from
+                torch.nn.init.zeros_(guard.heads["segmentation"].decoder.out.weight)
+            trained[criterion] = train_heads(DistributedDataParallel(guard), guard, slice(4 * rank, 4 * rank + 4))
+    except RuntimeError as error:
+        trained[criterion] = {"error": str(error)}  # shown by the test that asks for it
+    finally:
+        torch.save(trained, f"{folder}/{rank}.pt")
+        dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """What each of two processes trains, with a criterion and without; started once, which takes most of the time."""
+    folder = tmp_path_factory.mktemp("heads")
+    mp.spawn(heads_worker, args=(free_port(), str(folder)), nprocs=2)
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
+
+
+@pytest.mark.parametrize("criterion", [None, "none"])
+def test_two_processes_with_heads_equal_one(trained, criterion):
+    """Every parameter takes part in each reduction, where no row is annotated and where nothing is classified."""
+    first, second = (each[criterion] for each in trained)
+    assert "error" not in first, first["error"]
+    guard = make_with_heads(criterion)
+    for name, value in train_heads(guard, guard, slice(None)).items():
+        assert torch.equal(first[name], second[name]), name
+        torch.testing.assert_close(first[name], value, rtol=1e-5, atol=1e-6, msg=name)

@@ -1,0 +1,69 @@
+"""GradNorm in two processes is GradNorm in one on the joined batch, and both agree on every weight."""
+
+import os
+import socket
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from attribguard.weighting import GradNorm
+
+NAMES, WEIGHTS = ["criterion", "far", "annotated"], {"criterion": 1.0, "far": 5.0, "annotated": 2.0}
+
+
+class Guarded(nn.Module):
+    """Three terms of one layer; the last counts only annotated rows, of which the second process has none."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer, self.heads, self.weighting = nn.Linear(4, 3), nn.Linear(3, 3), GradNorm()
+        self.weighting.setup(NAMES, self.layer.weight)
+
+    def forward(self, x, annotated):
+        first, second, third = self.heads(self.layer(x).tanh()).square().unbind(1)
+        terms = [first.mean(), second.mean(), (third * annotated).mean()]
+        return self.weighting(dict(zip(NAMES, terms, strict=True)), WEIGHTS, [self.layer.weight])
+
+
+def train(call, guarded, rows):
+    """The weights in force in each step, the first values, and all parameters at the end."""
+    torch.manual_seed(1)
+    x, annotated = torch.randn(8, 4), torch.tensor([1.0, 1, 0, 1, 0, 0, 0, 0])
+    optimizer = torch.optim.SGD(guarded.parameters(), lr=0.05)
+    seen = []
+    for _ in range(5):
+        loss, in_force = call(x[rows], annotated[rows])
+        seen.append(torch.stack(list(in_force.values())))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return [*seen, *guarded.weighting.buffers(), *(p.detach() for p in guarded.parameters())]
+
+
+def worker(rank, port, folder):
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", rank=rank, world_size=2)
+    try:
+        guarded = Guarded()
+        seen = train(DistributedDataParallel(guarded), guarded, slice(4 * rank, 4 * rank + 4))
+        torch.save(seen, f"{folder}/{rank}.pt")
+    finally:
+        dist.destroy_process_group()
+
+
+def test_two_processes_agree_and_equal_one(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    mp.spawn(worker, args=(port, str(tmp_path)), nprocs=2)
+    guarded = Guarded()
+    expected = train(guarded, guarded, slice(None))
+    assert (expected[4] / torch.tensor(list(WEIGHTS.values())) - 1).abs().min() > 0.01  # the factors did move
+    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
+    assert all(map(torch.equal, first, second))
+    torch.testing.assert_close(first, expected, rtol=1e-5, atol=1e-6)
