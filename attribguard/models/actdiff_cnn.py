@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Literal
 
 from torch import nn
 
-from attribguard.errors import RangeError
+from attribguard.models.checks import Norm, check_norm, check_whole
+from attribguard.models.double_convolution import double_convolution
 
 __all__ = ["actdiff_cnn"]
 
@@ -15,12 +15,7 @@ _SMALLEST = 8  # pixels; three poolings leave one
 
 
 def actdiff_cnn(
-    num_classes: int = 2,
-    in_chans: int = 1,
-    *,
-    img_size: int = 28,
-    channels: int = 16,
-    norm: Literal["none", "batch"] = "none",
+    num_classes: int = 2, in_chans: int = 1, *, img_size: int = 28, channels: int = 16, norm: Norm = "none"
 ) -> nn.Module:
     """Four blocks of two 3x3 convolutions, 2x2 max pooling between the blocks, flatten, one linear layer.
 
@@ -52,28 +47,15 @@ def actdiff_cnn(
         >>> actdiff_cnn(channels=8, norm="batch")(torch.rand(4, 1, 28, 28)).shape
         torch.Size([4, 2])
     """
-    sizes = {"num_classes": (num_classes, 1), "in_chans": (in_chans, 1), "channels": (channels, 1)}
-    for name, (value, least) in {**sizes, "img_size": (img_size, _SMALLEST)}.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            needed = f"a whole number, {least} or more"
-            raise RangeError(got=f"{name}={value!r}", needed=needed, fix=f"give another {name}")
-    if norm not in ("none", "batch"):
-        raise RangeError(got=f"norm={norm!r}", needed="'none' or 'batch'", fix="choose one of them")
+    check_whole(num_classes=num_classes, in_chans=in_chans, channels=channels)
+    check_whole(_SMALLEST, img_size=img_size)
+    check_norm(norm)
     widths = [in_chans, channels, 2 * channels, 4 * channels, 8 * channels]
     parts: OrderedDict[str, nn.Module] = OrderedDict()
     for number in range(1, 5):
         if number > 1:
             parts[f"pool{number - 1}"] = nn.MaxPool2d(2)
-        parts[f"block{number}"] = _block(widths[number - 1], widths[number], norm == "batch")
+        parts[f"block{number}"] = double_convolution(widths[number - 1], widths[number], norm)
     parts["flatten"] = nn.Flatten()
     parts["fc"] = nn.Linear(widths[-1] * (img_size // 8) ** 2, num_classes)
     return nn.Sequential(parts)
-
-
-def _block(channels_in: int, channels_out: int, normalised: bool) -> nn.Sequential:
-    layers: list[nn.Module] = []
-    for channels in (channels_in, channels_out):
-        layers.append(nn.Conv2d(channels, channels_out, 3, padding=1, bias=not normalised))
-        layers += [nn.BatchNorm2d(channels_out)] if normalised else []
-        layers.append(nn.ReLU())
-    return nn.Sequential(*layers)

@@ -37,6 +37,14 @@ def test_the_network_is_that_of_appendix_b(norm):
     assert len(layers(model, nn.BatchNorm2d)) == (8 if norm == "batch" else 0)
 
 
+@pytest.mark.parametrize(("norm", "kinds"), [("none", {0: 2, 2: 2}), ("batch", {0: 1, 1: 5, 3: 1, 4: 5})])
+def test_checkpoints_keep_their_keys(norm, kinds):
+    """Which layers of a block hold how many tensors; files that were saved once have to load for ever."""
+    expected = {(f"block{n}", str(i)): count for n in (1, 2, 3, 4) for i, count in kinds.items()} | {("fc",): 2}
+    parts = [tuple(key.split(".")[:-1]) for key in actdiff_cnn(channels=1, norm=norm).state_dict()]
+    assert {part: parts.count(part) for part in parts} == expected
+
+
 @pytest.mark.parametrize(
     ("options", "shape", "out"),
     [
@@ -51,10 +59,13 @@ def test_shapes_follow_the_options(options, shape, out):
 
 
 def test_what_enters_the_activations_survives_the_pass():
-    """No ReLU works in place, and there are as many as Appendix B has convolutions."""
-    activations = layers(actdiff_cnn(), nn.ReLU)
-    assert len(activations) == 8
-    assert not any(activation.inplace for activation in activations)
+    """It holds negative values afterwards, at as many ReLUs as Appendix B has convolutions."""
+    model, entered = actdiff_cnn(), []
+    for activation in layers(model, nn.ReLU):
+        activation.register_forward_pre_hook(lambda module, args: entered.append(args[0]))
+    model(torch.rand(2, 1, 28, 28))
+    assert len(entered) == 8
+    assert all((x < 0).any() for x in entered)
 
 
 @pytest.mark.parametrize("norm", ["none", "batch"])
