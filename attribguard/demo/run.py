@@ -12,9 +12,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from attribguard.attribution import saliency
 from attribguard.demo.files import check_writable, write_files
 from attribguard.demo.picture import Look, draw
-from attribguard.demo.saliency import saliency
 from attribguard.demo.scores import Scores, measure
 from attribguard.demo.splits import Split, load_splits
 from attribguard.demo.train import Settings, reproducible, train
@@ -116,5 +116,5 @@ def _look(title: str, network: nn.Module, scores: Scores, test: Split, examples:
     with torch.no_grad():
         right = int((network(test.images).argmax(1) == test.targets).sum())
         predicted = network(examples.images).argmax(1)
-    maps = saliency(network, examples.images, examples.targets)
+    maps = saliency(network, examples.images, examples.targets)[:, None]
     return Look(title, scores, (right, len(test.targets)), predicted, maps)

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 from torchmetrics.functional.classification import binary_auroc
 
-from attribguard.demo.saliency import saliency, share_inside
+from attribguard.attribution import saliency
+from attribguard.demo.share_inside import share_inside
 from attribguard.demo.splits import Split, Splits
 from attribguard.masks import dilate
 
@@ -45,7 +46,7 @@ def measure(model: nn.Module, splits: Splits, pixels: int) -> Scores:
     """
     test = splits.test
     maps = saliency(model, test.images, test.targets)
-    inside = share_inside(maps, dilate(test.masks, pixels)).mean().item()
+    inside = share_inside(maps, dilate(test.masks, pixels)[:, 0]).mean().item()
     return Scores(_auc(model, splits.train), _auc(model, splits.valid), _auc(model, test), inside)
 
 

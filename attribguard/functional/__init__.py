@@ -1,7 +1,7 @@
 """The mathematics alone: tensors in, tensors out, no state."""
 
 from attribguard.functional.actdiff import actdiff
-from attribguard.functional.cam import class_activation_map, normalize_map
+from attribguard.functional.cam import class_activation_map, gradcam_plus_plus, normalize_map
 from attribguard.functional.dice_ce import dice_ce
 from attribguard.functional.gradmask import gradmask
 from attribguard.functional.imbalance import bce, class_balanced_focal, focal, weighted_bce
@@ -14,6 +14,7 @@ __all__ = [
     "class_balanced_focal",
     "dice_ce",
     "focal",
+    "gradcam_plus_plus",
     "gradcam_rrr",
     "gradmask",
     "normalize_map",

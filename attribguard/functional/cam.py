@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from attribguard.errors import ShapeError, check_choice
@@ -15,6 +16,7 @@ __all__ = [
     "CamMethod",
     "CamNormalization",
     "class_activation_map",
+    "gradcam_plus_plus",
     "normalize_map",
 ]
 
@@ -57,16 +59,56 @@ def class_activation_map(features: Tensor, gradient: Tensor, method: CamMethod =
         tensor([[[0., 8.]]])
     """
     check_choice("method", method, CAM_METHODS)
+    _check_pair(features, gradient)
+    weights = at_least_float32(gradient)
+    if method == "gradcam":
+        weights = weights.mean((2, 3), keepdim=True)
+    return (weights * at_least_float32(features)).sum(1)
+
+
+def gradcam_plus_plus(features: Tensor, gradient: Tensor) -> Tensor:
+    r"""Grad-CAM++: positive gradients only, weighed place by place before they are summed.
+
+    .. math::
+        w_c = \sum_p \alpha_{cp} \, \mathrm{relu}(g_{cp}), \qquad
+        \alpha_{cp} = \frac{g_{cp}^2}{2 g_{cp}^2 + g_{cp}^3 \sum_q A_{cq}}, \qquad
+        g = \frac{\partial s}{\partial A}
+
+    Chattopadhay et al. 2018, Eqs. 10 and 19, which with a score :math:`e^s` takes the higher derivatives as powers of
+    :math:`g`; the factor :math:`e^s`, the same for a whole map, is left out.
+
+    Args:
+        features: (N, C, h, w).
+        gradient: (N, C, h, w), or (N, C, 1, 1) where it is the same at every place.
+
+    Returns:
+        (N, h, w), signed; no ReLU, no normalisation.
+
+    Raises:
+        ShapeError: if the shapes do not fit.
+
+    Example:
+        >>> import torch
+        >>> gradcam_plus_plus(torch.tensor([[[[1.0, 1.0]]]]), torch.tensor([[[[1.0, -1.0]]]]))
+        tensor([[[0.2500, 0.2500]]])
+    """
+    _check_pair(features, gradient)
+    maps = at_least_float32(features)
+    g = at_least_float32(gradient).expand_as(maps)
+    below = 2 * g.square() + g.pow(3) * maps.sum((2, 3), keepdim=True)
+    # Where the gradient is 0 so is its share; elsewhere the denominator is 0 only by coincidence.
+    alpha = torch.where(below == 0, 0, g.square() / torch.where(below == 0, 1, below))
+    weights = (alpha * g.relu()).sum((2, 3), keepdim=True)
+    return (weights * maps).sum(1)
+
+
+def _check_pair(features: Tensor, gradient: Tensor) -> None:
     if features.dim() != 4 or gradient.shape not in (features.shape, (*features.shape[:2], 1, 1)):
         raise ShapeError(
             got=f"features of shape {tuple(features.shape)} and a gradient of shape {tuple(gradient.shape)}",
             needed="(N, C, h, w) for both, or (N, C, 1, 1) for the gradient",
             fix="take the gradient with respect to these features",
         )
-    weights = at_least_float32(gradient)
-    if method == "gradcam":
-        weights = weights.mean((2, 3), keepdim=True)
-    return (weights * at_least_float32(features)).sum(1)
 
 
 def normalize_map(cam: Tensor, mode: CamNormalization) -> Tensor:
