@@ -129,7 +129,7 @@ class Guard(nn.Module):
                 raise TypeMismatchError(
                     got="annotations without a target", needed=f"guard(x) or {step}", fix="pass a target"
                 )
-            return self.model(x) if classifies else self._first_prediction(x)
+            return self.model(x) if classifies else self.predict(x, [*self.heads][:1]).predictions.popitem()[1]
         if torch.is_grad_enabled() or not self._needs_graph():
             return self._guarded(x, target, *annotations)
         # A gradient inside a penalty needs a graph even where the caller wants none of the result.
@@ -149,31 +149,29 @@ class Guard(nn.Module):
             The logits, and a prediction a head.
 
         Raises:
-            ModelError: if a head is unknown, or the guard unwrapped.
+            RangeError: if a head is unknown.
+            ModelError: if the guard is unwrapped.
             ShapeError: if the images do not have the channels that the heads were made for.
         """
         if isinstance(heads, str):
             raise TypeMismatchError(got=f"heads={heads!r}", needed="a list of names", fix=f"pass [{heads!r}]")
-        names = list(self.heads) if heads is None else list(heads)
-        for name in names:
+        for name in heads or ():
             check_choice("head", name, tuple(self.heads))
         check_wrapped(self._network)
         check_channels(x, self._network)
         self._plan = self._plan or self.survey(x)
-        chosen = [head for head in self._terms().heads if head.name in names]
+        chosen = [head for head in self._terms().heads if heads is None or head.name in heads]
         points = tuple(dict.fromkeys(point for head in chosen for point in head.points))
         logits, tensors = self._network.record(x, points)
         drawn = {h.name: h(self._network.maps(tensors, h.points, x), (x.shape[-2], x.shape[-1])) for h in chosen}
         return Prediction(logits, drawn)
 
-    def _first_prediction(self, x: Tensor) -> Tensor:
-        name = next(iter(self.heads))
-        return self.predict(x, [name]).predictions[name]
-
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute instead of keeping: in the heads' decoders, and in the model where it offers this."""
         switch_checkpointing(self.model, self._terms().heads, enable)
-        self._plan = self._network.survey = None  # the model may call other modules now
+        example = self._network.forget()
+        if example is not None:
+            self.survey(example)
 
     def _guarded(
         self, x: Tensor, target: Any, mask: Tensor | None, annotated: Annotated, segmentation: Tensor | None
@@ -209,10 +207,10 @@ class Guard(nn.Module):
             LayerError: if a penalty's layers cannot be had.
             ModelError: if the model gives no single tensor and ``output`` does not pick one.
         """
-        terms = self._terms()
+        terms, seen = self._terms(), self._network.look(example)
         for head in terms.heads:
             if head.decoder is None:
-                head.attach(self.model, self._network.look(example))
+                head.attach(self.model, seen)
         plan = make_plan(terms, self._network, example)
         self._network.capture.install(self.model, plan.points)
         for point in plan.differentiated:

@@ -52,6 +52,20 @@ class Network:
             self.survey = survey(self.model, x, self.select)
         return self.survey
 
+    def forget(self) -> Tensor | None:
+        """Drop what was seen of the network, which may call other modules now.
+
+        Returns:
+            (1, C, H, W), noise of the size of the images on which it was seen, to look at it anew; ``None`` if it never
+            was.
+        """
+        survey, self.survey = self.survey, None
+        if survey is None:
+            return None
+        like = next((p for p in self.model.parameters() if p.is_floating_point()), torch.empty(0))
+        noise = torch.rand(1, *survey.shapes[":input"][1:], generator=torch.Generator().manual_seed(0))
+        return noise.to(like.device, like.dtype)
+
     def record(
         self, x: Tensor, points: Collection[str], on_path: Collection[str] = ()
     ) -> tuple[Tensor, dict[str, Tensor]]:

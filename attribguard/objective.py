@@ -6,6 +6,7 @@ import functools
 from typing import Any, NamedTuple
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from attribguard.criterion import Criterion
@@ -90,6 +91,12 @@ def objective(network: Network, batch: Batch, terms: Terms, plan: Plan) -> Guard
         with _full_precision(batch):
             values[penalty.name] = _reduce(penalty(view), batch.annotated, f"penalty {penalty.name!r}", terms.reduction)
         weights[penalty.name] = penalty.weight
+    if terms.criterion is None and dist.is_available() and dist.is_initialized():
+        # DistributedDataParallel waits for the gradient of every parameter; this one is 0 even where logits are not
+        # finite.
+        name = next(iter(values))
+        nothing = torch.where(torch.zeros_like(step.logits, dtype=torch.bool), step.logits, 0)
+        values[name] = values[name] + nothing.sum()
     detached = {name: value.detach() for name, value in values.items()}
     if terms.weighting is None:
         loss = functools.reduce(torch.add, [weights[name] * value for name, value in values.items()])

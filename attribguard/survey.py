@@ -153,10 +153,10 @@ def _channel_axis(
     if any(word in name for word in _CHANNELS_FIRST):
         return 1
     if name in ("matmul", "__matmul__", "bmm"):
-        # Channels come with the second factor, if at all: attention weights have none.
-        second = args[1] if len(args) > 1 else None
-        last = isinstance(second, Tensor) and known.get(id(second)) == second.dim() - 1
-        return out.dim() - 1 if last else None
+        # Channels come with the second factor, such as an attention's values; its weights, query by key, have none. A
+        # factor of which nothing is known is a parameter.
+        factor = next((x for x in (args[1], args[0]) if id(x) in known), None)
+        return out.dim() - 1 if factor is not None and known[id(factor)] == factor.dim() - 1 else None
     normalized = (args[1] if len(args) > 1 else kwargs["normalized_shape"]) if name == "layer_norm" else ()
     if name == "linear" or len(normalized) == 1:
         return out.dim() - 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -151,10 +151,10 @@ class Head(Term):
         points = list(self.points)
         for i, point in enumerate(points):
             # What enters a module, or comes of a later call of it, has no such name inside.
-            module = model if {":", "#"} & set(point) else model.get_submodule(point)
-            while module is not model and isinstance(module, nn.Sequential) and len(module):
-                last = len(module) - 1
-                points[i], module = f"{points[i]}.{last}", module[last]
+            inner: Any = model if {":", "#"} & set(point) else model.get_submodule(point)
+            while inner is not model and type(inner).forward is nn.Sequential.forward and len(inner):
+                name, inner = list(inner.named_children())[-1]
+                points[i] = f"{points[i]}.{name}"
         self.points = tuple(points)
 
     def forward(self, maps: list[Tensor], size: tuple[int, int]) -> Tensor:
