@@ -5,16 +5,18 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
-from captum.attr._utils.attribution import Attribution
 from torch import Tensor, nn
 
 from attribguard.attribution.model import Attributor, chosen_classes, model_behind
 from attribguard.errors import ShapeError
 from attribguard.modes import undisturbed
+
+if TYPE_CHECKING:  # captum takes a while to import, and who calls this has done so
+    from captum.attr._utils.attribution import Attribution
 
 __all__ = ["from_captum"]
 
@@ -27,7 +29,7 @@ def from_captum(method: Callable[..., Attribution], *, layer: str | None = None,
     falsify it, and is afterwards as it was.
 
     Args:
-        method: a class of :mod:`captum.attr`, or a callable that makes one from the model, such as
+        method: a class of ``captum.attr``, or a callable that makes one from the model, such as
             ``lambda model: NoiseTunnel(Saliency(model))``.
         layer: a module's name, for captum's methods on layers.
         **arguments: of its ``attribute``, for instance ``n_steps=20``.

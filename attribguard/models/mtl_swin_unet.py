@@ -52,9 +52,9 @@ def mtl_swin_unet(
     ``("cls",)`` it is the Swin Transformer alone. ``guard(x)`` gives the class logits, or the first task's prediction
     without classification, and runs no decoder that nobody asked for.
 
-    Departures: the losses are per sample (:class:`SegmentationHead` says how to have the published trainer's, which are
-    taken over the batch); images of one channel have a patch embedding of one channel, where the published code repeats
-    them to three.
+    Departures: the losses are per sample, those of the published trainer over the batch
+    (:class:`attribguard.SegmentationHead` says how to have these); images of one channel have a patch embedding of one
+    channel, where the published code repeats them to three.
 
     Args:
         size: the third stage's depth and the width: ``"default"`` 2 and 96, ``"tiny"`` 6 and 96, ``"base"`` 18 and 128.

@@ -137,7 +137,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         path: a file that ``torch.save`` wrote.
 
     Returns:
-        Its tensors, as :func:`unwrap` gives them.
+        Its tensors, without what training scripts save around them.
 
     Raises:
         DataError: if it is missing, damaged, or holds anything but tensors and plain containers.

@@ -37,7 +37,7 @@ class GradientCosine:
 
         Args:
             terms: the terms' names.
-            batches: (T, T) each, as :func:`gradient_cosine` gives them.
+            batches: (T, T) each, as ``gradient_cosine`` gives them.
         """
         cosines = torch.stack(list(batches))
         counted = (~cosines.isnan()).sum(0)
