@@ -1,6 +1,9 @@
 """Image classifiers that are right for the right reasons: trained with attributions, and tested for them."""
 
-from attribguard import data, errors, functional, losses, masks, probes
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from attribguard import data, errors, functional, losses, masks
 from attribguard.attribution import cam, from_captum, saliency
 from attribguard.corruption import Corruption, corrupt
 from attribguard.errors import AttribGuardError
@@ -23,6 +26,9 @@ from attribguard.step import Batch
 from attribguard.trace import Trace
 from attribguard.weighting import GradNorm, Uncertainty, Weighting
 from attribguard.wrapping import wrap
+
+if TYPE_CHECKING:
+    from attribguard import probes
 
 __version__ = "0.1.0"
 
@@ -62,3 +68,10 @@ __all__ = [
     "saliency",
     "wrap",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # torchmetrics and scipy.stats take two seconds to import, which a training script need not wait for.
+    if name == "probes":
+        return importlib.import_module("attribguard.probes")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,111 @@
+"""Two processes with unequal shares of the images give what one process gives."""
+
+import os
+import socket
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torchmetrics import MetricCollection
+
+from attribguard.probes.compare import compare
+from attribguard.probes.localisation import IoR, PointingGame, SoftIoBB
+
+N = 30
+# Batches of images for each of the two processes; the second of "uneven" never sees a region.
+SHARES = {
+    "uneven": ([range(9), range(9, 16), range(16, 27)], [range(27, 30)]),
+    "empty": ([range(20), range(20, 30)], []),
+    "empty first": ([], [range(30)]),
+}
+
+
+def data():
+    source = torch.Generator().manual_seed(0)
+    maps = torch.rand(2, N, 6, 6, generator=source)
+    masks = torch.rand(N, 6, 6, generator=source) < 0.4
+    masks[::4] = masks[27:] = False
+    maps[:, 3] = 0.5
+    return maps, masks
+
+
+def make():
+    draws = {"n_resamples": 100}
+    return MetricCollection(
+        {
+            "iobb": SoftIoBB(**draws),
+            "max": SoftIoBB(normalize="max"),
+            "ior": IoR([0.3, 0.8], **draws),
+            "tip": PointingGame(2),
+        }
+    )
+
+
+def held_here(collection):
+    return [sum(map(len, metric.metric_state["groups"])) for metric in collection.values()]
+
+
+def measure(batches):
+    maps, masks = data()
+    first, second = make(), make()
+    for rows in map(list, batches):
+        labels = {"classes": [row % 3 for row in rows], "groups": [f"patient {row // 4}" for row in rows]}
+        for network, collection in enumerate((first, second)):
+            collection.update(maps[network, rows], masks[rows], **labels)
+    local = held_here(first)
+    results = {name: value.item() for name, value in first.compute().items()}
+    summaries = {name: first[name].summary() for name in ("iobb", "ior", "tip")}
+    result = compare(first["iobb"], second["iobb"], n_resamples=100)
+    assert local == held_here(first), "the states are local again"
+    return results, summaries, result, sorted(first["max"].per_image().values.nan_to_num(-1).tolist())
+
+
+def worker(rank, port, folder):
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", rank=rank, world_size=2)
+    try:
+        torch.save({name: measure(shares[rank]) for name, shares in SHARES.items()}, f"{folder}/{rank}.pt")
+    finally:
+        dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def two_processes(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("two")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    mp.spawn(worker, args=(port, str(folder)), nprocs=2)
+    return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(2)]
+
+
+def counts(estimate):
+    return estimate.n, estimate.skipped, estimate.groups
+
+
+def figures(estimate):
+    return pytest.approx([estimate.value, *estimate.interval], abs=1e-6, nan_ok=True)
+
+
+@pytest.mark.parametrize("share", SHARES)
+def test_two_processes_equal_one(two_processes, share):
+    results, summaries, comparison, held = measure([range(N)])
+    for ours, ours_summaries, ours_comparison, ours_held in (process[share] for process in two_processes):
+        assert ours == pytest.approx(results, abs=1e-6)
+        flat = dict(ours_summaries) | ours_summaries["ior"]
+        for name, expected in (dict(summaries) | summaries["ior"]).items():
+            if name == "ior":
+                continue
+            assert counts(flat[name]) == counts(expected)
+            assert [flat[name].value, *flat[name].interval] == figures(expected)
+            assert list(flat[name].per_class) == list(expected.per_class)
+            for index, part in expected.per_class.items():
+                assert counts(flat[name].per_class[index]) == counts(part)
+                assert [flat[name].per_class[index].value, *flat[name].per_class[index].interval] == figures(part)
+        assert flat["iobb"].without_region == summaries["iobb"].without_region == 10
+        assert counts(ours_comparison) == counts(comparison)
+        assert [ours_comparison.value, *ours_comparison.interval] == figures(comparison)
+        assert ours_comparison.p_value == comparison.p_value
+        assert ours_held == pytest.approx(held)
