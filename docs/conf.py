@@ -32,6 +32,7 @@ napoleon_use_ivar = True  # attributes as a list; as directives they would be de
 # Other projects' pages are not looked up: the build needs no network. Their names stay unlinked.
 nitpick_ignore_regex = [
     (r"py:.*", r"(torch|captum|matplotlib|rich|numpy|np|os|collections|typing|pathlib|builtins)(\..*)?"),
-    (r"py:.*", r"(Tensor|Generator|Module|nn\.Module|F\..*|optional|callable|Ellipsis|Path|Attribution|Axes|Figure|Floats)"),
+    (r"py:.*", r"(Tensor|Generator|Module|nn\.Module|F\..*|optional|callable|Ellipsis|Path|Axes|Figure|Floats)"),
+    (r"py:.*", r"Attribution"),
     (r"py:.*", r"(attribguard\.step\.)?Step"),  # what a Trace is made from, which users never make
 ]
