@@ -64,7 +64,7 @@ class UnitMetric(Metric):
 
     Args:
         thresholds: (U,), one for each unit, or a mapping from names to such, as
-            :meth:`attribguard.probes.activation_quantile.ActivationQuantile.compute` gives: then there is a result for
+            :meth:`attribguard.probes.ActivationQuantile.compute` gives: then there is a result for
             each name.
         size: where maps and regions meet. ``"map"``: on the network's own grid, to which the region is brought.
             ``"input"``: at the images' size, to which the maps are enlarged bilinearly before the threshold is applied,

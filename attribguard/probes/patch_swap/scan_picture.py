@@ -60,8 +60,9 @@ def _draw_curves(scan: ScanResult, axis: Axes) -> None:
     axis.annotate(
         f"position {scan.argmin}",
         (scan.argmin, scan.curves.mean(0)[scan.argmin]),
-        xytext=(8, -4),
+        xytext=(8, -4) if scan.argmin < 0.8 * positions else (-8, -4),
         textcoords="offset points",
+        ha="left" if scan.argmin < 0.8 * positions else "right",
     )
     axis.set(xlabel="position, row by row from 0", ylabel="certainty of the source's class", ylim=(0, 1.02))
     axis.set_title(f"T = {scan.passes} passes, N = {targets} targets, S = {sources} sources, seed {scan.seed}")
