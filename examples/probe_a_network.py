@@ -87,7 +87,7 @@ def describe(name: str, network: nn.Module, tests: dict[str, DecoyFashion], out:
     """Measure one network, and draw its scan and its maps."""
     test, file = tests["own"], out / name.replace(" ", "-")
     scan = scan_sneakers(network, test)
-    scan.plot().savefig(f"{file}-scan.png", dpi=120)
+    scan.plot().savefig(f"{file}-scan.png", dpi=150)
     metrics = {what: measure(network, test, attributor, make()) for what, (attributor, make) in MEASURES.items()}
     concepts = count_concepts(network, test)
     concepts["q=0.005"].plot().savefig(f"{file}-concepts.png", dpi=120)

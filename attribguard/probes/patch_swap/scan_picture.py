@@ -29,7 +29,7 @@ def draw(scan: ScanResult, axes: tuple[Axes, Axes] | None = None) -> Figure:
         Their figure.
     """
     if axes is None:
-        figure = Figure(figsize=(11, 4.2), layout="constrained")
+        figure = Figure(figsize=(8.4, 3.4), layout="constrained")
         axes = tuple(figure.subplots(1, 2, width_ratios=(1, 1.8)))
     _draw_map(scan, axes[0])
     _draw_curves(scan, axes[1])
