@@ -30,6 +30,7 @@ from attribguard.errors import AttribGuardError
 from examples.decoy_fashion import accuracy, hirescam_rrr, paper_network, train
 
 SNEAKER, SHIRT = 7, 6
+SNEAKERS, SHIRTS = 20, 50  # images, as in the paper
 BATCH = 100
 PAIRS: list[tuple[int, int]] | None = None  # all pairs of classes
 ALPHA, MIN_DROP = 0.01, 0.5  # a patch of a fiftieth of the image that takes half of the certainty
@@ -52,11 +53,13 @@ def fit(network: nn.Module, data: DecoyFashion, epochs: int, guarded: bool) -> n
 
 
 def scan_sneakers(network: nn.Module, test: DecoyFashion) -> probes.ScanResult:
-    """20 sneakers that the network takes for sneakers, with the patches of 50 shirts, as in the paper's Figure 3."""
-    sneakers, shirts = (test.images[test.targets == label][:50].float() / 255 for label in (SNEAKER, SHIRT))
+    """Sneakers that the network takes for sneakers, with the patches of shirts, as in the paper's Figure 3."""
+    sneakers, shirts = (test.images[test.targets == label].float() / 255 for label in (SNEAKER, SHIRT))
     with torch.no_grad():
         right = network.eval()(sneakers).argmax(1) == SNEAKER
-    return probes.patch_swap_scan(network, sneakers[right][:20], shirts, source_class=SNEAKER, patch_size=4)
+    return probes.patch_swap_scan(
+        network, sneakers[right][:SNEAKERS], shirts[:SHIRTS], source_class=SNEAKER, patch_size=4
+    )
 
 
 def measure(

@@ -46,7 +46,7 @@ def _draw_map(scan: ScanResult, axis: Axes) -> None:
     top, left = scan.grid.corner(scan.argmin)
     side = scan.grid.patch
     axis.add_patch(Rectangle((left - 0.5, top - 0.5), side, side, fill=False, edgecolor=_ORANGE, linewidth=2))
-    axis.set(xticks=[], yticks=[], title="first source and mean drop")
+    axis.set(xticks=[], yticks=[], title="first source, mean drop")
 
 
 def _draw_curves(scan: ScanResult, axis: Axes) -> None:
@@ -65,5 +65,7 @@ def _draw_curves(scan: ScanResult, axis: Axes) -> None:
         ha="left" if scan.argmin < 0.8 * positions else "right",
     )
     axis.set(xlabel="position, row by row from 0", ylabel="certainty of the source's class", ylim=(0, 1.02))
-    axis.set_title(f"T = {scan.passes} passes, N = {targets} targets, S = {sources} sources, seed {scan.seed}")
+    axis.set_title(
+        f"T = {scan.passes} passes, N = {targets} targets, S = {sources} sources, seed {scan.seed}", fontsize=10
+    )
     axis.legend(loc="lower left", frameon=False)
