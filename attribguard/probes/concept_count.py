@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,8 +14,8 @@ from attribguard.errors import check_choice
 from attribguard.functional.concepts import CONNECTIVITIES, count_concepts
 from attribguard.probes.concept_summary import ConceptSummary
 from attribguard.probes.interval import Resampling
-from attribguard.probes.labels import Labels, as_classes, as_groups
-from attribguard.probes.per_image import PerImage, check_always
+from attribguard.probes.labels import Labels
+from attribguard.probes.per_image_state import PerImageState
 from attribguard.probes.regions import Region
 from attribguard.probes.unit_bars import draw_bars
 from attribguard.probes.unit_maps import Size, Thresholds, UnitMetric
@@ -22,7 +23,7 @@ from attribguard.probes.unit_maps import Size, Thresholds, UnitMetric
 __all__ = ["ConceptCount"]
 
 
-class ConceptCount(UnitMetric):
+class ConceptCount(PerImageState, UnitMetric):
     """Concepts in the annotated region, an image (Li et al., Sections 3.2 and 4.3).
 
     A *concept* is a connected component of a unit's map above that unit's threshold which overlaps the region.
@@ -64,9 +65,6 @@ class ConceptCount(UnitMetric):
         {'disjoint@low': tensor(2.), 'disjoint@high': tensor(1.), 'unique@low': tensor(2.), 'unique@high': tensor(1.)}
     """
 
-    classes: list[Tensor] | Tensor
-    groups: list[Tensor] | Tensor
-
     def __init__(
         self,
         thresholds: Thresholds,
@@ -84,9 +82,8 @@ class ConceptCount(UnitMetric):
         settings = {"connectivity": connectivity}
         super().__init__(thresholds, size=size, image_size=image_size, settings=settings, **kwargs)
         self.connectivity, self.resampling = connectivity, resampling
-        self._values, self._per_unit = f"values of {self._key}", f"units of {self._key}"
-        for name in (self._values, "classes", "groups"):
-            self.add_state(name, [], dist_reduce_fx="cat")
+        self._per_unit = f"units of {self._key}"
+        self._keep_per_image(f"values of {self._key}", torch.zeros(0, 2 * len(self.thresholds), dtype=torch.int32))
         zeros = torch.zeros(2, *self.thresholds.shape, dtype=torch.int64)
         self.add_state(self._per_unit, zeros, dist_reduce_fx="sum")
 
@@ -116,22 +113,12 @@ class ConceptCount(UnitMetric):
                 and not for others.
         """
         maps, shares, annotated = self._read(features, region)
-        labels = {
-            "classes": None if classes is None else as_classes(classes, len(maps)),
-            "groups": None if groups is None else as_groups(groups, len(maps)),
-        }
-        held = getattr(self, self._values)
+        labels = self._read_labels(annotated, classes, groups)
         if bool(annotated.any()):
-            if any(map(len, held)):
-                for name, given in labels.items():
-                    check_always(name, any(map(len, getattr(self, name))), given is not None)
             counts = self._count(maps[annotated], shares[annotated] > 0).to(self.device)
             both = torch.stack([counts, (counts > 0).long()])
-            held.append(both.sum(-1).permute(1, 0, 2).flatten(1).int())
+            self._hold(both.sum(-1).permute(1, 0, 2).flatten(1), labels)
             setattr(self, self._per_unit, getattr(self, self._per_unit) + both.sum(1))
-            for name, given in labels.items():
-                if given is not None:
-                    getattr(self, name).append(given.to(annotated.device)[annotated].to(self.device))
         self.without_region = self.without_region + (~annotated).sum().to(self.device)
 
     def _count(self, maps: Tensor, region: Tensor) -> Tensor:
@@ -159,39 +146,16 @@ class ConceptCount(UnitMetric):
         Raises:
             RangeError: if classes or groups were given for some images and not for others.
         """
-        joined = self._is_synced
-        with self.sync_context(
-            self.dist_sync_fn, should_sync=self.sync_on_compute and not joined, should_unsync=not joined
-        ):
-            values, *labels = (dim_zero_cat(getattr(self, name)) for name in (self._values, "classes", "groups"))
-            per_unit, without_region = getattr(self, self._per_unit), int(self.without_region)
-        classes, groups = (given if len(given) else None for given in labels)
+        with self._joined() as held:
+            per_unit = getattr(self, self._per_unit)
         names = self.names or ("",)
         summaries = {}
         for name, columns, units in zip(
-            names, values.view(-1, 2, len(names)).unbind(2), per_unit.unbind(1), strict=True
+            names, held.values.view(-1, 2, len(names)).unbind(2), per_unit.unbind(1), strict=True
         ):
-            held = PerImage(columns, classes, groups, without_region)
-            summaries[name] = ConceptSummary.of(self.label, name, held, (units[0], units[1]), self.resampling)
+            part = dataclasses.replace(held, values=columns)
+            summaries[name] = ConceptSummary.of(self.label, name, part, (units[0], units[1]), self.resampling)
         return summaries if self.names else summaries[""]
-
-    def sync(self, *args: Any, **kwargs: Any) -> None:
-        """Join the states of all processes, as ``torchmetrics`` does, also where one has seen no image.
-
-        Args:
-            *args: passed on.
-            **kwargs: passed on.
-        """
-        # torchmetrics sends an empty list as one axis of floats, which fits neither counts nor indices.
-        for name, empty in (
-            (self._values, torch.zeros(0, 2 * len(self.thresholds), dtype=torch.int32)),
-            ("classes", torch.zeros(0, dtype=torch.int64)),
-            ("groups", torch.zeros(0, dtype=torch.int64)),
-        ):
-            state = getattr(self, name)
-            if isinstance(state, list) and not state:
-                state.append(empty.to(self.device))
-        super().sync(*args, **kwargs)
 
     def plot(self, val: dict[str, Tensor] | None = None, ax: Any = None) -> Any:
         """Draw both counts as bars, for each threshold; ``summary().plot()`` draws those of units.

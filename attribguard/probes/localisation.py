@@ -125,8 +125,8 @@ class _Thresholded(LocalisationMetric):
             raise RangeError(
                 got=f"thresholds={thresholds!r}", needed="different numbers above 0", fix="0 marks the whole image"
             )
-        super().__init__(normalize=normalize, settings={"thresholds": levels}, **kwargs)
         self.thresholds, self.columns = levels, (len(levels),)
+        super().__init__(normalize=normalize, settings={"thresholds": levels}, **kwargs)
 
     @property
     def names(self) -> list[str]:

@@ -8,21 +8,21 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
 from attribguard.errors import check_choice
 from attribguard.functional.attribution_maps import check_attribution, normalize_attribution
 from attribguard.functional.cam import CAM_NORMALIZATIONS, CamNormalization
 from attribguard.probes.interval import Resampling
-from attribguard.probes.labels import Labels, as_classes, as_groups
-from attribguard.probes.per_image import PerImage, check_always
+from attribguard.probes.labels import Labels
+from attribguard.probes.per_image import PerImage
+from attribguard.probes.per_image_state import PerImageState
 from attribguard.probes.regions import Region, as_region
 
 __all__ = ["LocalisationMetric"]
 
 
-class LocalisationMetric(Metric):
+class LocalisationMetric(PerImageState):
     """The mean over images of one number an image; subclass it and write :meth:`measure`.
 
     A ``torchmetrics.Metric``: ``update``, ``compute``, ``reset``, ``forward``, ``MetricCollection``, several processes.
@@ -62,10 +62,6 @@ class LocalisationMetric(Metric):
     plot_upper_bound = 1.0
     columns: tuple[int, ...] = ()
 
-    classes: list[Tensor] | Tensor
-    groups: list[Tensor] | Tensor
-    without_region: Tensor
-
     def __init__(
         self,
         *,
@@ -83,9 +79,8 @@ class LocalisationMetric(Metric):
         self.label = type(self).__name__
         if settings:
             self.label += f"({', '.join(f'{name}={value}' for name, value in settings.items())})"
-        self._values = f"values of {self.label}, {normalize}".replace(".", "p")
-        for name in (self._values, "classes", "groups"):
-            self.add_state(name, [], dist_reduce_fx="cat")
+        name = f"values of {self.label}, {normalize}".replace(".", "p")
+        self._keep_per_image(name, torch.zeros(0, *self.columns))
         self.add_state("without_region", torch.tensor(0), dist_reduce_fx="sum")
 
     @abstractmethod
@@ -126,21 +121,11 @@ class LocalisationMetric(Metric):
         """
         maps = check_attribution(attribution).detach()
         masks = as_region(region, maps)
-        labels = {
-            "classes": None if classes is None else as_classes(classes, len(maps)),
-            "groups": None if groups is None else as_groups(groups, len(maps)),
-        }
         annotated = masks.flatten(1).any(1)
+        labels = self._read_labels(annotated, classes, groups)
         if bool(annotated.any()):
-            held = getattr(self, self._values)
-            if _any(held):
-                for name, given in labels.items():
-                    check_always(name, _any(getattr(self, name)), given is not None)
             values = self.measure(normalize_attribution(maps[annotated], self.normalize), masks[annotated])
-            held.append(values.to(self.device, torch.float32))
-            for name, given in labels.items():
-                if given is not None:
-                    getattr(self, name).append(given.to(annotated.device)[annotated].to(self.device))
+            self._hold(values, labels)
         self.without_region = self.without_region + (~annotated).sum().to(self.device)
 
     def compute(self) -> Any:
@@ -157,14 +142,8 @@ class LocalisationMetric(Metric):
         Raises:
             RangeError: if classes or groups were given for some images and not for others.
         """
-        joined = self._is_synced
-        with self.sync_context(
-            self.dist_sync_fn, should_sync=self.sync_on_compute and not joined, should_unsync=not joined
-        ):
-            values, *labels = (dim_zero_cat(getattr(self, name)) for name in (self._values, "classes", "groups"))
-            without_region = int(self.without_region)
-        classes, groups = (given if len(given) else None for given in labels)
-        return PerImage(values, classes, groups, without_region)
+        with self._joined() as held:
+            return held
 
     def summary(self) -> Any:
         """The mean with its interval, what was left out, and each class by itself.
@@ -176,24 +155,6 @@ class LocalisationMetric(Metric):
             RangeError: if classes or groups were given for some images and not for others.
         """
         return self.per_image().summary(self.label, self.normalize, self.resampling)
-
-    def sync(self, *args: Any, **kwargs: Any) -> None:
-        """Join the states of all processes, as ``torchmetrics`` does, also where one has seen no image.
-
-        Args:
-            *args: passed on.
-            **kwargs: passed on.
-        """
-        # torchmetrics sends an empty list as one axis of floats, which fits neither indices nor thresholds.
-        for name, empty in (
-            (self._values, torch.zeros(0, *self.columns)),
-            ("classes", torch.zeros(0, dtype=torch.int64)),
-            ("groups", torch.zeros(0, dtype=torch.int64)),
-        ):
-            state = getattr(self, name)
-            if isinstance(state, list) and not state:
-                state.append(empty.to(self.device))
-        super().sync(*args, **kwargs)
 
     def extra_repr(self) -> str:
         """How the maps are normalised."""
@@ -210,7 +171,3 @@ class LocalisationMetric(Metric):
             The figure and the axes.
         """
         return self._plot(val, ax)
-
-
-def _any(state: list[Tensor]) -> bool:
-    return any(map(len, state))

@@ -1,16 +1,12 @@
 """Two processes with unequal shares of the images give what one process gives."""
 
-import os
-import socket
-
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from torchmetrics import MetricCollection
 
 from attribguard.probes.compare import compare
 from attribguard.probes.localisation import IoR, PointingGame, SoftIoBB
+from tests.probes.two_processes import run_two
 
 N = 30
 # Batches of images for each of the two processes; the second of "uneven" never sees a region.
@@ -61,24 +57,9 @@ def measure(batches):
     return results, summaries, result, sorted(first["max"].per_image().values.nan_to_num(-1).tolist())
 
 
-def worker(rank, port, folder):
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", rank=rank, world_size=2)
-    try:
-        torch.save({name: measure(shares[rank]) for name, shares in SHARES.items()}, f"{folder}/{rank}.pt")
-    finally:
-        dist.destroy_process_group()
-
-
 @pytest.fixture(scope="module")
 def two_processes(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("two")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    mp.spawn(worker, args=(port, str(folder)), nprocs=2)
-    return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(2)]
+    return run_two(measure, SHARES, tmp_path_factory.mktemp("two"))
 
 
 def counts(estimate):
