@@ -1,17 +1,13 @@
 """DDP(wrap(model)) on two processes is one process on the joined batch."""
 
-import os
-import socket
-
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch.nn.parallel import DistributedDataParallel
 
 import attribguard as ag
 from tests.heads.small import annotated_batch, guarded
 from tests.networks import batch, plain_cnn
+from tests.two_processes import run_two
 
 ANNOTATED = torch.tensor([True, True, False, True, False, False, False, False])  # the second process has none
 
@@ -41,40 +37,22 @@ def train(call, model, rows):
     return [p.grad.clone() for p in model.parameters()]
 
 
-def worker(rank, port, norm, folder):
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", rank=rank, world_size=2)
-    try:
-        model, guard = make(norm)
-        model[0].register_forward_hook(lambda module, args, out: check_whole(args[0]))
-        gradients = train(DistributedDataParallel(guard), model, slice(4 * rank, 4 * rank + 4))
-        torch.save(gradients, f"{folder}/{rank}.pt")
-    finally:
-        dist.destroy_process_group()
-
-
-def free_port():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
-
-
-def two_processes(norm, folder):
-    mp.spawn(worker, args=(free_port(), norm, str(folder)), nprocs=2)
-    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
+def train_one_of_two(rank, norm):
+    model, guard = make(norm)
+    model[0].register_forward_hook(lambda module, args, out: check_whole(args[0]))
+    return train(DistributedDataParallel(guard), model, slice(4 * rank, 4 * rank + 4))
 
 
 def test_two_processes_equal_one(tmp_path):
     model, guard = make(norm=False)
     expected = train(guard, model, slice(None))
-    for gradients in two_processes(False, tmp_path):
+    for gradients in run_two(train_one_of_two, False, folder=tmp_path):
         for ours, theirs in zip(gradients, expected, strict=True):
             torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
 def test_batchnorm_without_annotated_rows_on_one_process_neither_hangs_nor_diverges(tmp_path):
-    first, second = two_processes(True, tmp_path)
+    first, second = run_two(train_one_of_two, True, folder=tmp_path)
     for ours, theirs in zip(first, second, strict=True):
         assert ours.isfinite().all()
         torch.testing.assert_close(ours, theirs)
@@ -99,10 +77,7 @@ def train_heads(call, guard, rows):
     return {name: p.detach().clone() for name, p in guard.named_parameters()}
 
 
-def heads_worker(rank, port, folder):
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", rank=rank, world_size=2)
+def train_heads_of_two(rank):
     trained = {}
     try:
         for criterion in (None, "none"):
@@ -112,17 +87,13 @@ def heads_worker(rank, port, folder):
             trained[criterion] = train_heads(DistributedDataParallel(guard), guard, slice(4 * rank, 4 * rank + 4))
     except RuntimeError as error:
         trained[criterion] = {"error": str(error)}  # shown by the test that asks for it
-    finally:
-        torch.save(trained, f"{folder}/{rank}.pt")
-        dist.destroy_process_group()
+    return trained
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """What each of two processes trains, with a criterion and without; started once, which takes most of the time."""
-    folder = tmp_path_factory.mktemp("heads")
-    mp.spawn(heads_worker, args=(free_port(), str(folder)), nprocs=2)
-    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
+    return run_two(train_heads_of_two, folder=tmp_path_factory.mktemp("heads"))
 
 
 @pytest.mark.parametrize("criterion", [None, "none"])

@@ -9,7 +9,7 @@ from attribguard.errors import RangeError
 from attribguard.probes.activation_quantile import ActivationQuantile
 from attribguard.probes.concept_count import ConceptCount
 from attribguard.probes.unit_alignment import UnitAlignment
-from tests.probes.two_processes import run_two
+from tests.two_processes import run_two
 
 N, UNITS, CELLS = 60, 6, 64
 # Batches of images for each of the two processes; the second of "uneven" never sees a region.
@@ -71,9 +71,13 @@ def measure(batches):
     return found, errors, counts, estimates, results
 
 
+def measure_shares(rank):
+    return {name: measure(share[rank]) for name, share in SHARES.items()}
+
+
 @pytest.fixture(scope="module")
 def two_processes(tmp_path_factory):
-    return run_two(measure, SHARES, tmp_path_factory.mktemp("two"))
+    return run_two(measure_shares, folder=tmp_path_factory.mktemp("two"))
 
 
 def figures(part):

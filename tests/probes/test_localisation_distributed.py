@@ -6,7 +6,7 @@ from torchmetrics import MetricCollection
 
 from attribguard.probes.compare import compare
 from attribguard.probes.localisation import IoR, PointingGame, SoftIoBB
-from tests.probes.two_processes import run_two
+from tests.two_processes import run_two
 
 N = 30
 # Batches of images for each of the two processes; the second of "uneven" never sees a region.
@@ -57,9 +57,13 @@ def measure(batches):
     return results, summaries, result, sorted(first["max"].per_image().values.nan_to_num(-1).tolist())
 
 
+def measure_shares(rank):
+    return {name: measure(share[rank]) for name, share in SHARES.items()}
+
+
 @pytest.fixture(scope="module")
 def two_processes(tmp_path_factory):
-    return run_two(measure, SHARES, tmp_path_factory.mktemp("two"))
+    return run_two(measure_shares, folder=tmp_path_factory.mktemp("two"))
 
 
 def counts(estimate):

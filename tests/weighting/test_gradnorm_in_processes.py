@@ -1,15 +1,11 @@
 """GradNorm in two processes is GradNorm in one on the joined batch, and both agree on every weight."""
 
-import os
-import socket
-
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from attribguard.weighting import GradNorm
+from tests.two_processes import run_two
 
 NAMES, WEIGHTS = ["criterion", "far", "annotated"], {"criterion": 1.0, "far": 5.0, "annotated": 2.0}
 
@@ -44,26 +40,15 @@ def train(call, guarded, rows):
     return [*seen, *guarded.weighting.buffers(), *(p.detach() for p in guarded.parameters())]
 
 
-def worker(rank, port, folder):
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", rank=rank, world_size=2)
-    try:
-        guarded = Guarded()
-        seen = train(DistributedDataParallel(guarded), guarded, slice(4 * rank, 4 * rank + 4))
-        torch.save(seen, f"{folder}/{rank}.pt")
-    finally:
-        dist.destroy_process_group()
+def train_one_of_two(rank):
+    guarded = Guarded()
+    return train(DistributedDataParallel(guarded), guarded, slice(4 * rank, 4 * rank + 4))
 
 
 def test_two_processes_agree_and_equal_one(tmp_path):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    mp.spawn(worker, args=(port, str(tmp_path)), nprocs=2)
     guarded = Guarded()
     expected = train(guarded, guarded, slice(None))
     assert (expected[4] / torch.tensor(list(WEIGHTS.values())) - 1).abs().min() > 0.01  # the factors did move
-    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
+    first, second = run_two(train_one_of_two, folder=tmp_path)
     assert all(map(torch.equal, first, second))
     torch.testing.assert_close(first, expected, rtol=1e-5, atol=1e-6)
