@@ -99,14 +99,14 @@ def train(
     on_step: Callable[[], None] = lambda: None,
 ) -> Iterator[int]:
     """Train in place with Adam; yields the number of each finished epoch, in eval mode."""
-    guard = wrap(network, penalties=penalties, example_input=data[:1][0])
+    guard = wrap(network, penalties=penalties, example_input=data[:1]["image"])
     optimizer = torch.optim.Adam(guard.parameters(), lr=1e-3)
     for epoch in range(1, epochs + 1):
         guard.train()
         for batch in torch.randperm(len(data)).split(BATCH):
-            images, targets, masks = data[batch]
+            items = data[batch]
             optimizer.zero_grad()
-            guard(images, targets, mask=masks).loss.backward()
+            guard(items["image"], items["target"], mask=items["mask"]).loss.backward()
             optimizer.step()
             on_step()
         guard.eval()
@@ -118,7 +118,7 @@ def train(
 def accuracy(network: nn.Module, data: DecoyFashion) -> float:
     """Share of right answers; in slices, because the maps of 10,000 images would take a gigabyte."""
     slices = (data[start : start + BATCH] for start in range(0, len(data), BATCH))
-    return sum(int((network(images).argmax(1) == targets).sum()) for images, targets, _ in slices) / len(data)
+    return sum(int((network(part["image"]).argmax(1) == part["target"]).sum()) for part in slices) / len(data)
 
 
 def run_seed(seed: int, images: int, data: Path, done: set[tuple[Any, ...]], progress: Progress) -> Iterator[Row]:

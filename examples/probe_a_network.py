@@ -67,8 +67,9 @@ def measure(
 ) -> probes.LocalisationMetric:
     """How much of the map of each image's class lies on its decoy: a loop as in your own evaluation."""
     for start in range(0, len(test), BATCH):
-        images, targets, masks = test[start : start + BATCH]
-        metric.update(attributor(network, images, targets), 1 - masks, classes=targets)
+        items = test[start : start + BATCH]
+        maps = attributor(network, items["image"], items["target"])
+        metric.update(maps, 1 - items["mask"], classes=items["target"])
     return metric
 
 

@@ -28,7 +28,7 @@ _SIZE, _CELL = 28, 4  # pixels
 _CLASSES = len(DECOY_CELLS)
 
 
-class DecoyFashion(Dataset[tuple[Tensor, Tensor, Tensor]]):
+class DecoyFashion(Dataset[dict[str, Tensor]]):
     """Fashion-MNIST with one white 4 x 4 cell on the border of each image: the class's own, or another class's.
 
     A network trained with ``kind="class"`` can read the class off the cell. Under ``kind="random"`` the cell is always
@@ -58,6 +58,9 @@ class DecoyFashion(Dataset[tuple[Tensor, Tensor, Tensor]]):
         targets: (n,) int64, 0 to 9.
         masks: (n, 1, 28, 28) bool, True = relevant; with ``"places"`` one mask, seen n times.
 
+    Items are dicts: ``image`` (1, 28, 28) float32 in [0, 1]; ``target`` () int64; ``mask`` (1, 28, 28) float32, 1 =
+    relevant; ``annotated`` () bool, True.
+
     Raises:
         DataError: if an option is unknown, a number not whole or out of range, or the files are missing, damaged or do
             not hold images of 28 x 28 pixels and as many labels from 0 to 9.
@@ -70,10 +73,10 @@ class DecoyFashion(Dataset[tuple[Tensor, Tensor, Tensor]]):
         ...     for name, content in (("images-idx3", images), ("labels-idx1", labels)):
         ...         _ = (Path(root) / f"train-{name}-ubyte.gz").write_bytes(gzip.compress(content))
         ...     data = DecoyFashion("train", root)
-        >>> image, target, mask = data[0]
-        >>> image[0, 20:, :4].sum(1), mask.sum()  # 28 * 28 pixels without ten cells of 16
+        >>> item = data[0]
+        >>> item["image"][0, 20:, :4].sum(1), item["mask"].sum()  # 28 * 28 pixels without ten cells of 16
         (tensor([0., 0., 0., 0., 4., 4., 4., 4.]), tensor(624.))
-        >>> data[torch.arange(1)][0].shape  # a batch at once
+        >>> data[torch.arange(1)]["image"].shape  # a batch at once
         torch.Size([1, 1, 28, 28])
     """
 
@@ -108,12 +111,15 @@ class DecoyFashion(Dataset[tuple[Tensor, Tensor, Tensor]]):
     def __len__(self) -> int:
         return len(self.targets)
 
-    def __getitem__(self, index: int | slice | Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Image (1, 28, 28) float32 in [0, 1], target () int64, mask (1, 28, 28) float32, 1 = relevant.
-
-        A slice or a tensor of indices gives a batch of them, (n, 1, 28, 28) and (n,).
-        """
-        return self.images[index].float() / 255, self.targets[index], self.masks[index].float()
+    def __getitem__(self, index: int | slice | Tensor) -> dict[str, Tensor]:
+        """One item; a slice or a tensor of indices gives a batch of them, (n, 1, 28, 28) and (n,)."""
+        targets = self.targets[index]
+        return {
+            "image": self.images[index].float() / 255,
+            "target": targets,
+            "mask": self.masks[index].float(),
+            "annotated": torch.ones_like(targets, dtype=torch.bool),
+        }
 
 
 def _places() -> Tensor:

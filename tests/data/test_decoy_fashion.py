@@ -49,15 +49,15 @@ def whites(data):
 def test_class_kind_paints_the_class_own_cell_and_nothing_else(folder, drawn):
     images, labels = drawn
     expected = np.where(CELLS[labels], 1, images / np.float32(255)).astype(np.float32)
-    decoyed, targets, _ = DecoyFashion("train", folder)[:]
-    np.testing.assert_array_equal(decoyed[:, 0].numpy(), expected)
-    np.testing.assert_array_equal(targets.numpy(), labels)
+    items = DecoyFashion("train", folder)[:]
+    np.testing.assert_array_equal(items["image"][:, 0].numpy(), expected)
+    np.testing.assert_array_equal(items["target"].numpy(), labels)
 
 
 def test_none_kind_leaves_the_images_as_they_are(folder, drawn):
     data = DecoyFashion("test", folder, kind="none")
     np.testing.assert_array_equal(data.images[:, 0].numpy(), drawn[0])
-    np.testing.assert_array_equal(data[5][0][0].numpy(), drawn[0][5] / np.float32(255))
+    np.testing.assert_array_equal(data[5]["image"][0].numpy(), drawn[0][5] / np.float32(255))
 
 
 def test_random_kind_paints_each_other_classs_cell_equally_often_and_never_the_own_one(folder, drawn):
@@ -90,7 +90,7 @@ def test_building_it_leaves_the_global_random_state_alone(folder):
 
 @pytest.mark.parametrize("kind", ["class", "random", "none"])
 def test_places_marks_all_ten_cells_irrelevant_in_every_image(folder, kind):
-    masks = DecoyFashion("train", folder, kind, n=20)[:][2]
+    masks = DecoyFashion("train", folder, kind, n=20)[:]["mask"]
     np.testing.assert_array_equal(masks.numpy(), np.broadcast_to(~CELLS.any(0), (20, 1, 28, 28)).astype(np.float32))
 
 
@@ -106,15 +106,16 @@ def test_instance_marks_nothing_where_there_is_no_decoy(folder):
 
 def test_items_are_what_a_guard_takes(folder):
     data = DecoyFashion("train", folder, n=21)
-    image, target, mask = data[20]
+    image, target, mask, annotated = data[20].values()
+    assert data[20].keys() == {"image", "target", "mask", "annotated"}
+    assert annotated.shape == () and annotated
     assert (image.shape, image.dtype) == ((1, 28, 28), torch.float32)
     assert (target.shape, target.dtype) == ((), torch.int64)
     assert (mask.shape, mask.dtype) == ((1, 28, 28), torch.float32)
     assert len(data) == 21 and image.min() >= 0 and image.max() == 1
-    for loaded, sliced, indexed in zip(
-        next(iter(DataLoader(data, batch_size=21))), data[:], data[torch.arange(21)], strict=True
-    ):
-        assert torch.equal(loaded, sliced) and torch.equal(loaded, indexed)
+    loaded, sliced, indexed = next(iter(DataLoader(data, batch_size=21))), data[:], data[torch.arange(21)]
+    for key in data[20]:
+        assert torch.equal(loaded[key], sliced[key]) and torch.equal(loaded[key], indexed[key])
 
 
 def test_memory_is_a_byte_a_pixel_and_one_mask_for_all(folder):

@@ -29,12 +29,12 @@ def scan(shared_data):
     data, optimizer = DecoyFashion("train", root, n=12_000), torch.optim.Adam(network.parameters(), lr=1e-3)
     for _ in range(2):
         for batch in torch.randperm(len(data)).split(128):
-            images, targets, _ = data[batch]
+            items = data[batch]
             optimizer.zero_grad()
-            cross_entropy(network(images), targets).backward()
+            cross_entropy(network(items["image"]), items["target"]).backward()
             optimizer.step()
     test = DecoyFashion("test", root)
-    sources, targets = (test[(test.targets == k).nonzero()[:n, 0]][0] for k, n in ((SNEAKER, 40), (SHIRT, 50)))
+    sources, targets = (test[(test.targets == k).nonzero()[:n, 0]]["image"] for k, n in ((SNEAKER, 40), (SHIRT, 50)))
     # 20 sneakers that it takes for sneakers: without another network in between, sources are those it gets right.
     with torch.no_grad():
         right = network.eval()(sources).argmax(1) == SNEAKER
