@@ -35,4 +35,5 @@ nitpick_ignore_regex = [
     (r"py:.*", r"(Tensor|Generator|Module|nn\.Module|F\..*|optional|callable|Ellipsis|Path|Axes|Figure|Floats)"),
     (r"py:.*", r"Attribution"),
     (r"py:.*", r"(attribguard\.step\.)?Step"),  # what a Trace is made from, which users never make
+    (r"py:class", r"attribguard\.data\.medical\..*"),  # what CtSlices is made from: read_slices makes it
 ]
