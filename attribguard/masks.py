@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from attribguard.errors import RangeError, ShapeError, TypeMismatchError
+from attribguard.functional.checks import is_whole
 
 __all__ = ["check_pixels", "circle", "dilate", "from_boxes", "from_irrelevant", "inside", "resize"]
 
@@ -142,7 +143,7 @@ def check_pixels(pixels: int) -> int:
         TypeMismatchError: if it is not an integer.
         RangeError: if it is negative.
     """
-    if isinstance(pixels, bool) or not isinstance(pixels, int):
+    if not is_whole(pixels):
         raise TypeMismatchError(
             got=f"dilate={pixels!r}", needed="a whole number of pixels", fix="convert a sigma: int(4 * sigma + 0.5)"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
@@ -15,7 +16,7 @@ from attribguard.layout import to_nchw
 from attribguard.modes import undisturbed
 from attribguard.survey import Survey, survey
 
-__all__ = ["Network", "Output"]
+__all__ = ["Network", "Output", "device_of", "floating_like"]
 
 Output = Callable[[Any], Tensor] | str | int | None
 
@@ -62,7 +63,7 @@ class Network:
         survey, self.survey = self.survey, None
         if survey is None:
             return None
-        like = next((p for p in self.model.parameters() if p.is_floating_point()), torch.empty(0))
+        like = floating_like(self.model)
         noise = torch.rand(1, *survey.shapes[":input"][1:], generator=torch.Generator().manual_seed(0))
         return noise.to(like.device, like.dtype)
 
@@ -165,6 +166,16 @@ class Network:
                 fix="pass `output=`, the key or index of the logits, or a callable that picks them",
             )
         return logits
+
+
+def floating_like(module: nn.Module) -> Tensor:
+    """A tensor of a module's device and floating type: its first such parameter, or float32 on the CPU without one."""
+    return next((p for p in module.parameters() if p.is_floating_point()), torch.empty(0))
+
+
+def device_of(module: nn.Module, otherwise: torch.device) -> torch.device:
+    """Where a module runs: where its first parameter or buffer is, or ``otherwise`` without one."""
+    return next((tensor.device for tensor in itertools.chain(module.parameters(), module.buffers())), otherwise)
 
 
 def _uses_batch_statistics(module: nn.Module) -> bool:

@@ -15,10 +15,11 @@ from torch.overrides import TorchFunctionMode
 from attribguard.errors import ModelError
 from attribguard.modes import undisturbed
 
-__all__ = ["check_twice_differentiable", "scaled_gradient", "twice_differentiable"]
+__all__ = ["SCALES", "check_twice_differentiable", "scaled_gradient", "twice_differentiable"]
 
-# Powers of two, so that scaling and unscaling round nothing; the largest that overflows nowhere is taken.
-_SCALES = (2.0**14, 2.0**7, 1.0)
+# Against underflow in half-precision layers: powers of two, so that scaling and unscaling round nothing; the largest
+# that overflows nowhere is taken.
+SCALES = (2.0**14, 2.0**7, 1.0)
 
 
 class _EqualForms(TorchFunctionMode):
@@ -78,7 +79,7 @@ def scaled_gradient(scores: Tensor, inputs: Tensor, half: bool) -> Tensor:
     Returns:
         The gradient, in the shape of ``inputs``; at least float32.
     """
-    for scale in _SCALES if half else (1.0,):
+    for scale in SCALES if half else (1.0,):
         (gradient,) = torch.autograd.grad(scores.sum() * scale, inputs, create_graph=True)
         gradient = gradient.to(torch.promote_types(gradient.dtype, torch.float32)) / scale
         if scale == 1.0 or bool(gradient.isfinite().all()):

@@ -16,7 +16,7 @@ from attribguard.errors import ModelError, RangeError, ShapeError, TypeMismatchE
 from attribguard.guard import Guard
 from attribguard.heads.base import Head
 from attribguard.layers import check_layers
-from attribguard.network import Output
+from attribguard.network import Output, floating_like
 from attribguard.penalties.base import Penalty
 from attribguard.plan import Reduction
 from attribguard.value_checks import Validate
@@ -105,7 +105,7 @@ def wrap(
         if weighting is not None:
             classification = () if criterion == "none" else ("criterion",)
             names = (*classification, *(term.name for term in (*heads, *penalties)))
-            weighting.setup(names, _like(model))
+            weighting.setup(names, floating_like(model))
     except BaseException:
         guard.unwrap()  # a guard that nobody gets may leave no hook, and no decoder
         for head in heads:
@@ -183,7 +183,7 @@ def _example(model: nn.Module, example: Tensor | Sequence[int] | None) -> Tensor
     """The user's example, or one of that shape, as the model takes it."""
     if example is None:
         return None
-    like = _like(model)
+    like = floating_like(model)
     if isinstance(example, Tensor):
         if example.dim() != 4 or not example.is_floating_point():
             raise ShapeError(
@@ -198,11 +198,6 @@ def _example(model: nn.Module, example: Tensor | Sequence[int] | None) -> Tensor
     # Noise of its own: a constant image can hide what a network depends on, and the global random state is the user's.
     noise = torch.rand(1, *shape, generator=torch.Generator().manual_seed(0))
     return noise.to(like.device, like.dtype)
-
-
-def _like(model: nn.Module) -> Tensor:
-    """A tensor of the model's device and floating type."""
-    return next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
 
 
 def _configured(model: nn.Module) -> Tensor | None:

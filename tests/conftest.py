@@ -36,7 +36,16 @@ def shared_data():
 @pytest.fixture(scope="session")
 def actdiff_synth(shared_data):
     """The ActDiff authors' own crosses: `distractor1.npz` to `distractor3.npz`."""
-    folder = shared_data / "actdiff-synth"
-    if not folder.is_dir():
-        pytest.skip("no ../shared/data/actdiff-synth beside this checkout")
-    return folder
+    return _folder(shared_data, "actdiff-synth")
+
+
+@pytest.fixture(scope="session")
+def fashion_mnist(shared_data):
+    """Fashion-MNIST's own four files."""
+    return _folder(shared_data, "fashion-mnist")
+
+
+def _folder(data, name):
+    if not (data / name).is_dir():
+        pytest.skip(f"no ../shared/data/{name} beside this checkout")
+    return data / name

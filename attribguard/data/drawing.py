@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from attribguard.errors import DataError
+from attribguard.functional.checks import is_whole
 
 __all__ = ["check_whole", "stream"]
 
@@ -21,8 +22,7 @@ def check_whole(name: str, value: int, least: int, most: int | None = None) -> N
     Raises:
         DataError: if it is not whole or out of range.
     """
-    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-    if not whole or value < least or (most is not None and value > most):
+    if not is_whole(int(value) if isinstance(value, np.integer) else value, least, most):
         needed = f"a whole number, {least} or more" if most is None else f"a whole number, {least} to {most}"
         raise DataError(got=f"{name}={value!r}", needed=needed, fix=f"give another {name}")
 

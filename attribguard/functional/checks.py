@@ -18,10 +18,18 @@ __all__ = [
     "check_focusing",
     "check_number",
     "counts_for",
+    "is_whole",
     "logits_and_labels",
 ]
 
 Counts = Tensor | Sequence[float] | float
+
+
+def is_whole(value: object, least: int | None = None, most: int | None = None) -> bool:
+    """Whether something is an integer of Python's within a range; ``True`` and ``False`` are none."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        return False
+    return (least is None or value >= least) and (most is None or value <= most)
 
 
 def check_number(name: str, value: float, needed: str, fits: Callable[[float], bool]) -> None:

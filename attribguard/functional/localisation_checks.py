@@ -9,6 +9,7 @@ from torch import Tensor
 
 from attribguard.errors import RangeError, ShapeError, TypeMismatchError
 from attribguard.functional.attribution_maps import check_attribution, is_flat
+from attribguard.functional.checks import is_whole
 
 __all__ = ["check_measurable", "check_thresholds", "check_tolerance"]
 
@@ -65,7 +66,7 @@ def check_tolerance(tolerance: int) -> int:
     Raises:
         RangeError: if it is none.
     """
-    if isinstance(tolerance, bool) or not isinstance(tolerance, int) or tolerance < 0:
+    if not is_whole(tolerance, 0):
         raise RangeError(
             got=f"tolerance={tolerance!r}", needed="a whole number of pixels, 0 or more", fix="the original is 15"
         )

@@ -16,6 +16,7 @@ from attribguard.errors import LayerError, ModelError, ShapeError, TypeMismatchE
 from attribguard.heads.swin_decoder import SwinDecoder, find_swin
 from attribguard.heads.unet_decoder import UNetDecoder
 from attribguard.modes import undisturbed
+from attribguard.network import floating_like
 from attribguard.pyramid import Level, find_pyramid, named_pyramid
 from attribguard.step import Batch
 from attribguard.survey import Survey
@@ -128,7 +129,7 @@ class Head(Term):
                 fix="name it: layers=...",
             )
         outputs = self.out_channels(survey.shapes[":input"][1])
-        like = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
+        like = floating_like(model)
         # Parameters that are made in inference mode could never be trained.
         with torch.inference_mode(False):
             if isinstance(choice, nn.Module):
@@ -202,7 +203,7 @@ def switch_checkpointing(model: nn.Module, heads: Sequence[Head], enable: bool) 
 
 def _try(decoder: nn.Module, levels: Sequence[Level], outputs: int) -> None:
     """Refuse a decoder that does not take these maps, or gives something else."""
-    like = next((p for p in decoder.parameters() if p.is_floating_point()), torch.empty(0))
+    like = floating_like(decoder)
     maps = [torch.zeros(2, level.channels, *level.size, device=like.device, dtype=like.dtype) for level in levels]
     try:
         with undisturbed(decoder, like.device):

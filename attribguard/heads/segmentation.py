@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from attribguard.errors import RangeError
+from attribguard.functional.checks import is_whole
 from attribguard.functional.dice_ce import Over, check_classes, check_settings, dice_ce
 from attribguard.heads.base import DecoderChoice, Head
 from attribguard.masks import inside
@@ -65,7 +66,7 @@ class SegmentationHead(Head):
         super().__init__(weight, decoder=decoder, layers=layers, name=name)
         check_settings(ce, dice, over, 1.0)
         for what, number, least in (("num_classes", num_classes, 1), ("ignore_index", ignore_index, None)):
-            if isinstance(number, bool) or not isinstance(number, int) or (least is not None and number < least):
+            if not is_whole(number, least):
                 needed = "a whole number" if least is None else f"a whole number, {least} or more"
                 raise RangeError(got=f"{what}={number!r}", needed=needed, fix=f"give another {what}")
         self.num_classes, self.ignore_index = num_classes, ignore_index

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from attribguard.errors import ModelError, RangeError, ShapeError
+from attribguard.functional.checks import is_whole
 from attribguard.heads.swin_stages import check_encoder, mirrored_stage, norms_like
 
 __all__ = ["SwinDecoder", "find_swin"]
@@ -63,7 +64,7 @@ class SwinDecoder(nn.Module):
     def __init__(self, encoder: SwinTransformer, out_channels: int) -> None:
         super().__init__()
         check_encoder(encoder)
-        if isinstance(out_channels, bool) or not isinstance(out_channels, int) or out_channels < 1:
+        if not is_whole(out_channels, 1):
             needed = "a whole number, 1 or more"
             raise RangeError(got=f"out_channels={out_channels!r}", needed=needed, fix="give the number of classes")
         embedding: Any = encoder.patch_embed

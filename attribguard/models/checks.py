@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from attribguard.errors import RangeError, check_choice
+from attribguard.functional.checks import is_whole
 
 __all__ = ["Norm", "check_list", "check_norm", "check_whole"]
 
@@ -23,7 +24,7 @@ def check_whole(least: int = 1, **numbers: object) -> None:
         RangeError: for the first that does not fit.
     """
     for name, value in numbers.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        if not is_whole(value, least):
             needed = f"a whole number, {least} or more"
             raise RangeError(got=f"{name}={value!r}", needed=needed, fix=f"give another {name}")
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from attribguard.errors import ModelError, ShapeError, TypeMismatchError
 from attribguard.models.checks import check_list, check_whole
 from attribguard.modes import undisturbed
+from attribguard.network import floating_like
 
 __all__ = ["JointClassifier", "joint_classifier"]
 
@@ -135,6 +136,6 @@ def _width(name: str, backbone: nn.Module, example: Sequence[int] | None) -> int
     check_list(example_input=example)
     if len(example) != 3:
         raise ShapeError(got=f"example_input={example!r}", needed="(C, H, W)", fix="pass the shape of one image")
-    like = next((p for p in backbone.parameters() if p.is_floating_point()), torch.empty(0))
+    like = floating_like(backbone)
     with undisturbed(backbone, like.device):
         return _features(backbone, torch.zeros(1, *example, device=like.device, dtype=like.dtype)).shape[1]

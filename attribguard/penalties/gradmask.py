@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from attribguard.errors import RangeError, check_choice
+from attribguard.functional.checks import is_whole
 from attribguard.functional.gradmask import GRADMASK_NORMS, GradMaskNorm, gradmask
 from attribguard.functional.scores import Score, as_matrix, contrast
 from attribguard.masks import check_pixels, dilate
@@ -82,7 +83,7 @@ class GradMask(Penalty):
         super().__init__(weight, name=name)
         check_choice("score", score, ("contrast", "nonhealthy"))
         check_choice("norm", norm, GRADMASK_NORMS)
-        if isinstance(healthy, bool) or not isinstance(healthy, int) or healthy < 0:
+        if not is_whole(healthy, 0):
             raise RangeError(got=f"healthy={healthy!r}", needed="a class index of 0 or more", fix="give the class")
         self.score: Score = contrast if score == "contrast" else _NonHealthy(healthy)
         self.norm: GradMaskNorm = norm

@@ -15,7 +15,7 @@ from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
 from attribguard.errors import RangeError, ShapeError
-from attribguard.functional.checks import check_number
+from attribguard.functional.checks import check_number, is_whole
 from attribguard.functional.quantile_sketch import SMALLEST_SKETCH, compact, upper_quantiles
 from attribguard.probes.unit_maps import as_unit_maps
 
@@ -90,9 +90,7 @@ class ActivationQuantile(Metric):
         if len(set(shares)) < max(1, len(shares)):
             raise RangeError(got=f"q={q!r}", needed="one share or more, all different", fix="try q=0.005")
         for name, value, lowest in (("total", total, 1), ("max_bytes", max_bytes, 1), ("seed", seed, 0)):
-            if (value is not None or name != "total") and (
-                isinstance(value, bool) or not isinstance(value, int) or value < lowest
-            ):
+            if not (is_whole(value, lowest) or (value is None and name == "total")):
                 raise RangeError(got=f"{name}={value!r}", needed=f"a whole number, {lowest} or more", fix="choose one")
         super().__init__(**kwargs)
         self.q, self.total, self.max_bytes, self.seed = tuple(map(float, shares)), total, max_bytes, seed

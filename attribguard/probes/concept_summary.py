@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from torch import Tensor
 
 from attribguard.probes.estimate import Estimate
@@ -14,8 +13,6 @@ from attribguard.probes.per_image import PerImage
 from attribguard.probes.unit_bars import UNITS_SHOWN, draw_bars
 
 __all__ = ["ConceptSummary"]
-
-_KINDS = ("disjoint", "unique")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,26 +55,15 @@ class ConceptSummary:
             per_unit: the sums of both over the images, (U,) each.
             resampling: how intervals are drawn.
         """
-        values = held.values.cpu().double().numpy()
-        groups = None if held.groups is None else held.groups.cpu().numpy()
-        classes = np.zeros(0, np.int64) if held.classes is None else held.classes.cpu().numpy()
-
-        def both(rows: Any, left_out: int = 0) -> dict[str, Estimate]:
-            some = None if groups is None else groups[rows]
-            columns = values[rows].T
-            return {
-                kind: Estimate.of(column, some, resampling, left_out=left_out)
-                for kind, column in zip(_KINDS, columns, strict=True)
-            }
-
-        disjoint, unique = per_unit
+        (disjoint, disjoint_of), (unique, unique_of) = (column.estimates(resampling) for column in held.columns())
         return cls(
             metric=metric,
             threshold=threshold,
-            **both(slice(None), held.without_region),
-            per_class={index: both(classes == index) for index in np.unique(classes).tolist()},
-            disjoint_per_unit=disjoint.cpu(),
-            unique_per_unit=unique.cpu(),
+            disjoint=disjoint,
+            unique=unique,
+            per_class={index: {"disjoint": disjoint_of[index], "unique": unique_of[index]} for index in unique_of},
+            disjoint_per_unit=per_unit[0].cpu(),
+            unique_per_unit=per_unit[1].cpu(),
             without_region=held.without_region,
             resampling=resampling,
         )
@@ -85,8 +71,7 @@ class ConceptSummary:
     def __str__(self) -> str:
         level = 100 * self.resampling.interval
         parts = []
-        for kind in _KINDS:
-            part: Estimate = getattr(self, kind)
+        for kind, part in (("disjoint", self.disjoint), ("unique", self.unique)):
             parts.append(
                 f"{kind} {part.value:.3f} ({level:g} % interval {part.interval[0]:.3f} to {part.interval[1]:.3f})"
             )

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.stats import DegenerateDataWarning, bootstrap
 
 from attribguard.errors import RangeError
-from attribguard.functional.checks import check_number
+from attribguard.functional.checks import check_number, is_whole
 
 __all__ = ["Resampling", "Units", "mean_interval"]
 
@@ -46,7 +46,7 @@ class Resampling:
         check_number("interval", self.interval, "above 0 and below 1", lambda level: 0 < level < 1)
         for name, lowest in (("n_resamples", 2), ("seed", 0)):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < lowest:
+            if not is_whole(value, lowest):
                 raise RangeError(got=f"{name}={value!r}", needed=f"a whole number, {lowest} or more", fix="choose one")
 
     def batch(self, n: int) -> int:

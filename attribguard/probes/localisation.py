@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
@@ -151,11 +150,9 @@ class _Thresholded(LocalisationMetric):
         Returns:
             Name to summary, with the names of :meth:`compute`.
         """
-        held = self.per_image()
-        columns = [dataclasses.replace(held, values=column) for column in held.values.unbind(1)]
         return {
             name: column.summary(name, self.normalize, self.resampling)
-            for name, column in zip(self.names, columns, strict=True)
+            for name, column in zip(self.names, self.per_image().columns(), strict=True)
         }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,13 +39,14 @@ class PerImage:
             if given is not None:
                 check_always(name, len(given) == len(self.values), True)
 
-    def summary(self, metric: str, normalize: str, resampling: Resampling) -> LocalisationSummary:
+    def estimates(self, resampling: Resampling) -> tuple[Estimate, dict[int, Estimate]]:
         """The mean of (N,) values, over all images and for each class.
 
         Args:
-            metric: what the values are.
-            normalize: how the maps were normalised.
             resampling: how intervals are drawn.
+
+        Returns:
+            The one of all images, and class index to its own.
         """
         values = self.values.cpu().double().numpy()
         groups = None if self.groups is None else self.groups.cpu().numpy()
@@ -53,7 +55,21 @@ class PerImage:
         for index in np.unique(classes).tolist():
             rows = classes == index
             per_class[index] = Estimate.of(values[rows], None if groups is None else groups[rows], resampling)
-        whole = Estimate.of(values, groups, resampling, left_out=self.without_region)
+        return Estimate.of(values, groups, resampling, left_out=self.without_region), per_class
+
+    def columns(self) -> list[PerImage]:
+        """The columns of (N, T) values, each with the same images."""
+        return [dataclasses.replace(self, values=column) for column in self.values.unbind(1)]
+
+    def summary(self, metric: str, normalize: str, resampling: Resampling) -> LocalisationSummary:
+        """What :meth:`estimates` finds, to be reported.
+
+        Args:
+            metric: what the values are.
+            normalize: how the maps were normalised.
+            resampling: how intervals are drawn.
+        """
+        whole, per_class = self.estimates(resampling)
         return LocalisationSummary(
             **vars(whole),
             metric=metric,

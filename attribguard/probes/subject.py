@@ -13,6 +13,7 @@ from torch import Tensor
 from attribguard.capture import Capture
 from attribguard.errors import RangeError, TypeMismatchError
 from attribguard.modes import undisturbed
+from attribguard.network import device_of
 from attribguard.weighting import Weighting
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ class Subject:
         self._tap, self._guard = _Tap(), copy.copy(guard)
         self._guard._modules = dict(guard._modules)  # a shallow copy shares it with the guard
         self._guard._network, self._guard._plan, self._guard.weighting = self.network, None, self._tap
-        self.device = next((p.device for p in guard.parameters()), torch.device("cpu"))
+        self.device = device_of(guard, torch.device("cpu"))
 
     def terms(self, arguments: Mapping[str, Any]) -> dict[str, Tensor]:
         """The terms of one guarded step whose weights are above 0.

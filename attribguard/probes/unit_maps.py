@@ -12,6 +12,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from attribguard.errors import RangeError, ShapeError, TypeMismatchError, check_choice
+from attribguard.functional.checks import is_whole
 from attribguard.masks import resize
 from attribguard.probes.regions import Region, as_region
 
@@ -188,6 +189,6 @@ def _as_thresholds(thresholds: Thresholds) -> tuple[tuple[str, ...], Tensor]:
 
 def _check_size(size: tuple[int, int]) -> tuple[int, int]:
     sides = size if isinstance(size, Sequence) else ()
-    if len(sides) != 2 or any(isinstance(side, bool) or not isinstance(side, int) or side < 1 for side in sides):
+    if len(sides) != 2 or not all(is_whole(side, 1) for side in sides):
         raise RangeError(got=f"image_size={size!r}", needed="(H, W), whole numbers above 0", fix="use images.shape[2:]")
     return sides[0], sides[1]

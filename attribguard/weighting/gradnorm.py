@@ -10,15 +10,13 @@ from torch import Tensor, nn
 
 from attribguard.errors import ModelError
 from attribguard.functional.checks import check_number
+from attribguard.second_order import SCALES
 from attribguard.weighting.base import Weighting
 
 __all__ = ["GradNorm"]
 
 # An optimizer's step may overshoot 0; from here a weight finds its way back.
 _LOWEST = 1e-6
-
-# Powers of two, against underflow in half-precision layers; the largest that overflows nowhere is taken.
-_SCALES = (2.0**14, 2.0**7, 1.0)
 
 
 class GradNorm(Weighting):
@@ -171,7 +169,7 @@ def _value_and_gradient(term: Tensor, weight: float, shared: Sequence[Tensor]) -
     """A term's value and its weighted gradient, flat: (1 + P,); ``None`` if it does not depend on the parameters."""
     if not (term.requires_grad and shared):
         return None
-    for scale in _SCALES:
+    for scale in SCALES:
         try:
             # Under autocast a backward pass would round float32 layers as well.
             with torch.autocast(term.device.type, enabled=False):

@@ -176,13 +176,11 @@ def test_files_of_another_data_set_are_one_clear_error(tmp_path, drawn, file, le
 
 
 @pytest.mark.parametrize(("split", "prefix", "count"), [("train", "train", 60_000), ("test", "t10k", 10_000)])
-def test_the_real_files_are_whole_and_painted_pixel_by_pixel(shared_data, split, prefix, count):
-    root = shared_data / "fashion-mnist"
-    if not root.is_dir():
-        pytest.skip("no ../shared/data/fashion-mnist beside this checkout")
-    pixels = np.frombuffer(gzip.decompress((root / f"{prefix}-images-idx3-ubyte.gz").read_bytes())[16:], np.uint8)
-    labels = np.frombuffer(gzip.decompress((root / f"{prefix}-labels-idx1-ubyte.gz").read_bytes())[8:], np.uint8)
-    data = DecoyFashion(split, root)
+def test_the_real_files_are_whole_and_painted_pixel_by_pixel(fashion_mnist, split, prefix, count):
+    packed = (fashion_mnist / f"{prefix}-{name}-ubyte.gz" for name in ("images-idx3", "labels-idx1"))
+    images, classes = (gzip.decompress(path.read_bytes()) for path in packed)
+    pixels, labels = np.frombuffer(images[16:], np.uint8), np.frombuffer(classes[8:], np.uint8)
+    data = DecoyFashion(split, fashion_mnist)
     assert len(data) == count
     assert torch.bincount(data.targets).tolist() == [count // 10] * 10
     np.testing.assert_array_equal(data.targets.numpy(), labels)

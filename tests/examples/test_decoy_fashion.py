@@ -16,22 +16,14 @@ IMAGES, EPOCHS = 3000, 4
 
 
 @pytest.fixture(scope="module")
-def fashion(shared_data):
-    folder = shared_data / "fashion-mnist"
-    if not folder.is_dir():
-        pytest.skip("no ../shared/data/fashion-mnist beside this checkout")
-    return folder
+def train_set(fashion_mnist):
+    return DecoyFashion("train", fashion_mnist, n=IMAGES)
 
 
 @pytest.fixture(scope="module")
-def train_set(fashion):
-    return DecoyFashion("train", fashion, n=IMAGES)
-
-
-@pytest.fixture(scope="module")
-def measure(fashion):
+def measure(fashion_mnist):
     """Accuracy under the own decoy and under another class's."""
-    tests = [DecoyFashion("test", fashion, kind, n=2000) for kind in ("class", "random")]
+    tests = [DecoyFashion("test", fashion_mnist, kind, n=2000) for kind in ("class", "random")]
     return lambda network: [example.accuracy(network, data) for data in tests]
 
 

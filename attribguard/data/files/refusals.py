@@ -53,8 +53,16 @@ class Refusals:
         self.skipped.append((file, str(error)))
 
     @contextmanager
+    def about(self, file: str) -> Iterator[None]:
+        """Within it, a ``DataError`` about this file is raised or noted, as by :meth:`refuse`."""
+        try:
+            yield
+        except DataError as error:
+            self.refuse(file, error)
+
+    @contextmanager
     def at(self, table: str | Path, line: int, file: str) -> Iterator[None]:
-        """Within it, a ``DataError`` gets the table and the line, and is then raised or noted.
+        """As :meth:`about`; the error also gets the table and the line.
 
         Args:
             table: the table's path.
@@ -67,9 +75,9 @@ class Refusals:
         Raises:
             DataError: what was raised within, if errors are to be raised.
         """
-        try:
-            yield
-        except DataError as error:
-            placed = DataError(got=f"{error.got} (line {line} of {table})", needed=error.needed, fix=error.fix)
-            placed.__cause__ = error.__cause__
-            self.refuse(file, placed)
+        with self.about(file):
+            try:
+                yield
+            except DataError as error:
+                got = f"{error.got} (line {line} of {table})"
+                raise DataError(got=got, needed=error.needed, fix=error.fix) from error.__cause__

@@ -14,7 +14,8 @@ from attribguard.data.files.paths import inside_folder
 from attribguard.data.files.refusals import OnError, Refusals
 from attribguard.data.medical.labelled_volume import Case, open_case, read_description
 from attribguard.data.medical.nifti import Shelf
-from attribguard.data.medical.reading import Size, check_alike, checked_size, fitted, refusing
+from attribguard.data.medical.reading import check_window, fitted
+from attribguard.data.sizes import Size, as_size, check_alike
 from attribguard.errors import DataError, check_choice
 
 __all__ = ["MedicalDecathlon"]
@@ -110,7 +111,8 @@ class MedicalDecathlon(Dataset[dict[str, Any]]):
     ) -> None:
         check_choice("plane", plane, tuple(_AXES))
         check_choice("keep", keep, ("all", "with", "without"))
-        self._size, refusals = checked_size(size, window), Refusals(on_error)
+        check_window(window)
+        self._size, refusals = as_size(size), Refusals(on_error)
         self._root, self._plane, self._window = Path(folder), _AXES[plane], window
         self._shelf, self.skipped = Shelf(), refusals.skipped
         description = inside_folder(folder, f"{task}/dataset.json")
@@ -123,7 +125,7 @@ class MedicalDecathlon(Dataset[dict[str, Any]]):
         targets: list[int] = []
         seen = set[Path]()
         for pair in pairs:
-            with refusing(refusals, f"{task}/{pair[0]}"):
+            with refusals.about(f"{task}/{pair[0]}"):
                 case = open_case(self._root, description, pair, seen)
                 shown = case.slices_with(self._organ, self.labels, self._plane[0])
                 if on_error == "skip":  # what is damaged must show before the slices are counted
@@ -137,7 +139,8 @@ class MedicalDecathlon(Dataset[dict[str, Any]]):
                 needed=f"volumes of which some slices are kept by keep={keep!r}",
                 fix="check the task, the organ and what was skipped",
             )
-        check_alike([(case.file, case.size(self._plane)) for case, _ in self._at], self._size)
+        if self._size is None:
+            check_alike("slices", [(case.file, case.size(self._plane)) for case, _ in self._at])
         self.targets = torch.tensor(targets).long()
         self.groups, self.files = [case.name for case, _ in self._at], [case.file for case, _ in self._at]
 

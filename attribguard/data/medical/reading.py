@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import importlib
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from attribguard import masks
-from attribguard.data.drawing import check_whole
-from attribguard.data.files.refusals import Refusals
 from attribguard.data.medical.window import ct_window
+from attribguard.data.sizes import image_to_size, mask_to_size
 from attribguard.errors import DataError
 
-__all__ = ["Size", "check_alike", "checked_size", "fitted", "optional", "reading", "refusing"]
+__all__ = ["check_window", "fitted", "optional", "reading"]
 
-Size = int | tuple[int, int] | None
 _FIX = "check the file, or fetch it again"
 
 
@@ -75,46 +71,10 @@ def reading(path: Path, needed: str) -> Iterator[None]:
         raise DataError(got=got, needed=needed, fix=_FIX) from error
 
 
-@contextmanager
-def refusing(refusals: Refusals, file: str) -> Iterator[None]:
-    """Read one file within; what is wrong with it is raised or listed.
-
-    Args:
-        refusals: what to do with the error.
-        file: its name, relative to the folder.
-
-    Yields:
-        Nothing.
-
-    Raises:
-        DataError: what was raised within, if errors are to be raised.
-    """
-    try:
-        yield
-    except DataError as error:
-        refusals.refuse(file, error)
-
-
-def checked_size(size: Size, window: tuple[float, float] | None) -> tuple[int, int] | None:
-    """Refuse a size or a window that no slice can be brought to, before any file is read.
-
-    Args:
-        size: one number for squares, (H, W), or None; in pixels.
-        window: (center, width) in Hounsfield units, or None.
-
-    Returns:
-        (H, W), or None.
-
-    Raises:
-        DataError: if a side is no whole number above 0.
-        RangeError: if the window's centre is not finite, or its width not finite and above 0.
-    """
+def check_window(window: tuple[float, float] | None) -> None:
+    """Refuse a window as :func:`attribguard.data.ct_window` does, before any file is read."""
     if window is not None:
         ct_window(torch.zeros(1), *window)
-    size = (size, size) if isinstance(size, int) else size
-    for side in size or ():
-        check_whole("size", side, 1)
-    return size
 
 
 def fitted(
@@ -134,25 +94,4 @@ def fitted(
     """
     if window is not None:  # before resizing: a metal edge must not spread beyond what the window shows
         image = ct_window(image, *window)
-    if size is not None and size != tuple(image.shape[-2:]):
-        image = F.interpolate(image[None], size, mode="bilinear", antialias=True)[0]
-        mask = masks.resize(mask[None], size, binary=True)[0]
-    return image, mask
-
-
-def check_alike(sizes: Sequence[tuple[str, tuple[int, ...]]], size: tuple[int, int] | None) -> None:
-    """Refuse slices of several sizes, of which no batch can be made, unless they are brought to one.
-
-    Args:
-        sizes: file and (H, W) of each slice.
-        size: to which they are brought, if so.
-
-    Raises:
-        DataError: if two differ and ``size`` is None.
-    """
-    if size is None and (other := next((one for one in sizes if one[1] != sizes[0][1]), None)):
-        raise DataError(
-            got=f"slices that differ in size: {sizes[0][0]} has {sizes[0][1]} and {other[0]} {other[1]}",
-            needed="one size for all, or else they make no batch",
-            fix="give size=(H, W)",
-        )
+    return (image, mask) if size is None else (image_to_size(image, size), mask_to_size(mask, size))

@@ -16,7 +16,7 @@ from attribguard.data.files.refusals import Refusals
 from attribguard.data.medical.ct_slice import HEADER, CtSlice, slice_header
 from attribguard.data.medical.dicom_file import has_dicom_start, load
 from attribguard.data.medical.dicom_seg import SEGMENTATIONS, Segmentation, read_segmentation
-from attribguard.data.medical.reading import reading, refusing
+from attribguard.data.medical.reading import reading
 from attribguard.data.medical.slice_index import SliceIndex
 from attribguard.errors import DataError
 
@@ -62,7 +62,7 @@ def list_folder(folder: Path, index: SliceIndex, segments: Collection[str] | Non
     with reading(folder, "a folder that can be listed"):
         files = list(list_files(folder))
     for file in files:
-        with refusing(refusals, file):
+        with refusals.about(file):
             path = inside_folder(folder, file)
             if path.is_dir():
                 listing.ignored.append(file)
@@ -125,7 +125,7 @@ def _in_order(series: list[CtSlice], folder: Path, refusals: Refusals) -> list[C
     else:
         heights = np.zeros(len(series))
         for one in series:
-            with refusing(refusals, one.file):
+            with refusals.about(one.file):
                 if one.number is None:
                     raise DataError(
                         got=f"{folder / one.file}, in a series that no positions put in order",

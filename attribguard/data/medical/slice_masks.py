@@ -16,7 +16,6 @@ from attribguard.data.files.refusals import Refusals
 from attribguard.data.medical.ct_slice import CtSlice
 from attribguard.data.medical.dicom_seg import Segmentation
 from attribguard.data.medical.nifti import Axis, Shelf, Volume, open_volume
-from attribguard.data.medical.reading import refusing
 from attribguard.errors import DataError
 
 __all__ = ["Masks", "find_masks", "mask_name", "united"]
@@ -80,7 +79,7 @@ def find_masks(
         if not file.lower().endswith(".png"):
             home = name.parent.name or folder.resolve().name
             of = of or placed.get(str(name), []) or (placed.get(str(name.parent), []) if name.name == home else [])
-        with refusing(refusals, file):
+        with refusals.about(file):
             if not of:
                 raise DataError(
                     got=f"the mask {folder / file} without a slice",
@@ -99,7 +98,7 @@ def find_masks(
         of = [index for name in sorted(series) for index in drawn.get(name, [])]
         for index in of:
             found[index].append(segmentation)
-        with refusing(refusals, file):
+        with refusals.about(file):
             if missing or not of:
                 which = (
                     f"{len(missing)} slices that are not in the folder, such as {missing[0]}" if missing else "no slice"

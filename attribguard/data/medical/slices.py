@@ -16,10 +16,11 @@ from attribguard.data.files.paths import inside_folder
 from attribguard.data.files.refusals import OnError, Refusals
 from attribguard.data.medical.ct_slice import CtSlice, pixels
 from attribguard.data.medical.nifti import Shelf
-from attribguard.data.medical.reading import Size, check_alike, checked_size, fitted, refusing
+from attribguard.data.medical.reading import check_window, fitted
 from attribguard.data.medical.series import in_order, list_folder
 from attribguard.data.medical.slice_index import SliceIndex
 from attribguard.data.medical.slice_masks import Masks, find_masks, united
+from attribguard.data.sizes import Size, as_size, check_alike
 from attribguard.errors import DataError
 
 __all__ = ["CtSlices", "read_slices"]
@@ -149,7 +150,8 @@ def read_slices(
         >>> item["image"].shape, item["group"], bool(item["annotated"])
         (torch.Size([1, 128, 128]), '1CT1', False)
     """
-    size, folder, refusals = checked_size(size, window), Path(folder), Refusals(on_error)
+    check_window(window)
+    size, folder, refusals = as_size(size), Path(folder), Refusals(on_error)
     with SliceIndex(folder, cache) as headers:
         listing = list_folder(folder, headers, segments, refusals)
     slices = in_order(listing.slices.values(), folder, refusals)
@@ -157,7 +159,7 @@ def read_slices(
     every = CtSlices(folder, slices, masks, None, size, window)
     kept: list[tuple[CtSlice, Masks, int]] = []
     for index, (one, beside) in enumerate(zip(slices, masks, strict=True)):
-        with refusing(refusals, one.file):
+        with refusals.about(one.file):
             if masks_needed and not beside:
                 raise _lacking(folder / one.file, "a mask")
             target = -1 if targets is None else _target(targets, one, folder)
@@ -171,7 +173,8 @@ def read_slices(
             needed="a folder of DICOM files",
             fix="check the path",
         )
-    check_alike([(one.file, one.size) for one, _, _ in kept], size)
+    if size is None:
+        check_alike("slices", [(one.file, one.size) for one, _, _ in kept])
     classes = None if targets is None else [target for _, _, target in kept]
     slices, masks = [one for one, _, _ in kept], [beside for _, beside, _ in kept]
     return CtSlices(folder, slices, masks, classes, size, window, refusals.skipped, listing.ignored)

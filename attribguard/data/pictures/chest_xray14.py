@@ -11,7 +11,8 @@ from attribguard.data.files.paths import given_path
 from attribguard.data.files.picture_index import PictureIndex, list_files
 from attribguard.data.files.refusals import OnError, Refusals
 from attribguard.data.files.tables import read_list, read_table
-from attribguard.data.pictures.picture_set import Box, PictureRow, PictureSet, Size
+from attribguard.data.pictures.picture_set import Box, PictureRow, PictureSet
+from attribguard.data.sizes import Size
 from attribguard.errors import DataError
 
 __all__ = ["CHEST_FINDINGS", "ChestXray14"]

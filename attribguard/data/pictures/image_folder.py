@@ -12,7 +12,8 @@ from attribguard.data.files.picture_file import PictureHeader
 from attribguard.data.files.picture_index import PictureIndex, list_files
 from attribguard.data.files.refusals import OnError, Refusals
 from attribguard.data.files.tables import read_table
-from attribguard.data.pictures.picture_set import Channels, PictureRow, PictureSet, Size
+from attribguard.data.pictures.picture_set import Channels, PictureRow, PictureSet
+from attribguard.data.sizes import Size
 from attribguard.errors import DataError, check_choice
 
 __all__ = ["ImageFolderWithMasks"]

@@ -12,7 +12,8 @@ from attribguard.data.files.paths import given_path
 from attribguard.data.files.picture_index import PictureIndex
 from attribguard.data.files.refusals import OnError, Refusals
 from attribguard.data.files.tables import read_table
-from attribguard.data.pictures.picture_set import PictureRow, PictureSet, Size
+from attribguard.data.pictures.picture_set import PictureRow, PictureSet
+from attribguard.data.sizes import Size
 from attribguard.errors import DataError
 
 __all__ = ["PadChest"]

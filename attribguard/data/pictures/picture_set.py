@@ -7,21 +7,18 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from attribguard.data.drawing import check_whole
 from attribguard.data.files.paths import inside_folder
 from attribguard.data.files.picture_file import PictureHeader, read_mask, read_picture
 from attribguard.data.files.refusals import Refusals
+from attribguard.data.sizes import Size, as_size, check_alike, image_to_size, mask_to_size
 from attribguard.errors import DataError, check_choice
-from attribguard.masks import resize
 
-__all__ = ["Box", "Channels", "PictureRow", "PictureSet", "Size"]
+__all__ = ["Box", "Channels", "PictureRow", "PictureSet"]
 
 Box = tuple[float, float, float, float]
-Size = int | tuple[int, int] | None
 Channels = Literal[1, 3] | None
 _GRAY = (0.299, 0.587, 0.114)  # the weights of ITU-R BT.601
 
@@ -86,17 +83,18 @@ class PictureSet(Dataset[dict[str, Any]]):
         boxes: bool = False,
     ) -> None:
         check_choice("channels", channels, (None, 1, 3))
-        size = (size, size) if isinstance(size, int) else size
-        for pixels in size or ():
-            check_whole("size", pixels, 1)
+        size = as_size(size)
         if not rows:
             raise DataError(
                 got=f"no picture of {folder} ({len(refusals.skipped)} were skipped)",
                 needed="one picture or more",
                 fix="check the tables, the split, and what was skipped and why",
             )
-        _check_alike(rows, "size", size is None)
-        _check_alike(rows, "channels", channels is None)
+        if size is None:
+            check_alike("pictures", [(row.file, row.header[1:]) for row in rows])
+        if channels is None:
+            every = [(row.file, row.header.channels) for row in rows]
+            check_alike("pictures", every, "channels", "give channels=1 or channels=3")
         self.folder, self.labels, self.skipped = folder, tuple(labels), refusals.skipped
         self._rows, self._size, self._channels = list(rows), size, channels
         self._masks, self._boxes = masks, max(len(row.boxes) for row in rows) if boxes else None
@@ -118,7 +116,7 @@ class PictureSet(Dataset[dict[str, Any]]):
         _check_unchanged(tuple(image.shape), tuple(row.header), row.file)
         size = self._size or (row.header.height, row.header.width)
         item: dict[str, Any] = {
-            "image": _to_size(_to_channels(image, self._channels), size),
+            "image": image_to_size(_to_channels(image, self._channels), size).clamp(0, 1),
             "target": self.targets[index].clone(),
             "group": row.group,
             "file": row.file,
@@ -134,7 +132,7 @@ class PictureSet(Dataset[dict[str, Any]]):
             return torch.ones(1, *size)
         mask = read_mask(inside_folder(self.folder, row.mask))
         _check_unchanged(tuple(mask.shape[1:]), tuple(row.header[1:]), row.mask)
-        return mask if mask.shape[1:] == size else resize(mask[None], size, binary=True)[0]
+        return mask_to_size(mask, size)
 
 
 def _to_channels(image: Tensor, channels: Channels) -> Tensor:
@@ -145,12 +143,6 @@ def _to_channels(image: Tensor, channels: Channels) -> Tensor:
         alike = torch.equal(image[0], image[1]) and torch.equal(image[0], image[2])
         return image[:1].clone() if alike else (image * torch.tensor(_GRAY)[:, None, None]).sum(0, keepdim=True)
     return image
-
-
-def _to_size(image: Tensor, size: tuple[int, int]) -> Tensor:
-    if tuple(image.shape[1:]) == size:
-        return image
-    return F.interpolate(image[None], size, mode="bilinear", antialias=True, align_corners=False)[0].clamp(0, 1)
 
 
 def _padded_boxes(row: PictureRow, size: tuple[int, int], most: int) -> dict[str, Tensor]:
@@ -169,16 +161,4 @@ def _check_unchanged(now: tuple[int, ...], then: tuple[int, ...], file: str) -> 
             got=f"{file} of shape {now}, which had {then} when the data set was made",
             needed="files that stay as they are",
             fix="make the data set again",
-        )
-
-
-def _check_alike(rows: Sequence[PictureRow], what: Literal["size", "channels"], needed: bool) -> None:
-    def of(row: PictureRow) -> int | tuple[int, int]:
-        return row.header.channels if what == "channels" else (row.header.height, row.header.width)
-
-    if needed and (other := next((row for row in rows if of(row) != of(rows[0])), None)):
-        raise DataError(
-            got=f"pictures that differ in {what}: {rows[0].file} has {of(rows[0])} and {other.file} {of(other)}",
-            needed=f"one {what} for all, or else they make no batch",
-            fix="give size=(H, W)" if what == "size" else "give channels=1 or channels=3",
         )

@@ -6,12 +6,10 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from rich.table import Table
 from torch import Tensor
 
 from attribguard.errors import DataError
-from attribguard.masks import from_irrelevant
 from attribguard.probes.patch_swap.crossed_mean import holm
 from attribguard.probes.patch_swap.patch_grid import PatchGrid
 from attribguard.probes.patch_swap.scan_arguments import check_shares
@@ -144,9 +142,7 @@ class ClassScan:
             RangeError: as there.
             DataError: as there.
         """
-        positions = sorted({suspect.position for suspect in self.suspects(alpha, min_drop)})
-        covered = self.grid.inside(torch.tensor(positions, dtype=torch.long))
-        return from_irrelevant(covered.any(0, keepdim=True))
+        return self.grid.mask_without({suspect.position for suspect in self.suspects(alpha, min_drop)})
 
     def table(self, alpha: float = 0.05, min_drop: float = 0.1) -> Table:
         """The suspects as a table to print with ``rich``.

@@ -14,15 +14,15 @@ from torch import Generator, nn
 
 from attribguard.errors import DataError, RangeError, TypeMismatchError
 from attribguard.modes import undisturbed
-from attribguard.network import Network, Output
+from attribguard.network import Network, Output, device_of
 from attribguard.probes.patch_swap.certainty import Certainty, count_classes, dropout_inserted
 from attribguard.probes.patch_swap.class_pools import Items, Pool, draw_pools, read_item
 from attribguard.probes.patch_swap.class_scan import ClassScan, PairScan
 from attribguard.probes.patch_swap.pair_records import Fingerprint, PairRecords
 from attribguard.probes.patch_swap.patch_grid import PatchGrid, check_whole
+from attribguard.probes.patch_swap.progress_bar import progress_bar
 from attribguard.probes.patch_swap.scan import patch_swap_scan
 from attribguard.probes.patch_swap.scan_arguments import Dropout, Reduce, check_model, check_options, read_seed
-from attribguard.probes.patch_swap.scan_setup import device_of, progress_bar
 
 __all__ = ["scan_classes"]
 
@@ -95,7 +95,7 @@ def scan_classes(
         raise DataError(got="an empty data set", needed="images", fix="check how it is read")
     network, example = Network(model, output), read_item(dataset, 0)[0][None]
     grid = PatchGrid((example.shape[-2], example.shape[-1]), patch_size, patch_size if stride is None else stride)
-    records, device = PairRecords(None if path is None else Path(path)), device_of(model, example)
+    records, device = PairRecords(None if path is None else Path(path)), device_of(model, example.device)
     with undisturbed(model, device), ExitStack() as stack:
         example = example.to(device)
         classes = count_classes(network, example)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from attribguard.errors import RangeError, TypeMismatchError
+from attribguard.functional.checks import is_whole
+from attribguard.masks import from_irrelevant
 
 __all__ = ["PatchGrid", "check_whole"]
 
@@ -25,9 +28,9 @@ def check_whole(name: str, value: object, least: int, most: int | None = None) -
         TypeMismatchError: if it is not an integer.
         RangeError: if it is out of range.
     """
-    if isinstance(value, bool) or not isinstance(value, int):
+    if not is_whole(value):
         raise TypeMismatchError(got=f"{name}={value!r}", needed="a whole number", fix=f"give {name} as an integer")
-    if value < least or (most is not None and value > most):
+    if not is_whole(value, least, most):
         needed = f"{least} or more" if most is None else f"{least} to {most}"
         raise RangeError(got=f"{name}={value}", needed=needed, fix=f"give another {name}")
 
@@ -111,6 +114,11 @@ class PatchGrid:
         top, left = (place * self.stride for place in (positions // self.shape[1], positions % self.shape[1]))
         row, column = (self._covers(side, first) for side, first in zip(self.image, (top, left), strict=True))
         return (row[:, :, None] & column[:, None, :])[:, None]
+
+    def mask_without(self, positions: Collection[int]) -> Tensor:
+        """A mask in which these patches, if any, are irrelevant: (1, 1, H, W) float32, 0 in them and 1 elsewhere."""
+        covered = self.inside(torch.tensor(sorted(positions), dtype=torch.long))
+        return from_irrelevant(covered.any(0, keepdim=True))
 
     def _covers(self, side: int, first: Tensor) -> Tensor:
         """(B, side): which of a side's pixels patches cover that begin here."""

@@ -14,8 +14,9 @@ from torch import Generator, Tensor, nn
 
 from attribguard.errors import DataError, TypeMismatchError
 from attribguard.modes import undisturbed
-from attribguard.network import Network, Output
+from attribguard.network import Network, Output, device_of
 from attribguard.probes.patch_swap.certainty import Certainty, count_classes, dropout_inserted
+from attribguard.probes.patch_swap.progress_bar import progress_bar
 from attribguard.probes.patch_swap.scan_arguments import (
     Dropout,
     Mode,
@@ -28,7 +29,6 @@ from attribguard.probes.patch_swap.scan_arguments import (
     read_seed,
 )
 from attribguard.probes.patch_swap.scan_result import ScanResult
-from attribguard.probes.patch_swap.scan_setup import device_of, progress_bar
 from attribguard.probes.patch_swap.swaps import Swaps, make_donors, to_picture
 
 __all__ = ["patch_swap_scan"]
@@ -136,7 +136,7 @@ def patch_swap_scan(  # type: ignore[misc] # the overloads take any options, to 
             raise TypeMismatchError(got="no targets", needed="images to swap with", fix="pass them, or mode='blur'")
         check_images("targets", targets, sources)
     grids = make_grids(patch_size, stride, (sources.shape[-2], sources.shape[-1]))
-    network, device = Network(model, output), device_of(model, sources)
+    network, device = Network(model, output), device_of(model, sources.device)
     with undisturbed(model, device), ExitStack() as stack:
         # Copies, which are no inference tensors whatever the caller's are.
         sources = sources.detach().to(device, copy=True)

@@ -8,12 +8,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from attribguard.errors import DataError, RangeError
-from attribguard.masks import from_irrelevant
 from attribguard.probes.patch_swap.crossed_mean import crossed_mean, excess, holm
 from attribguard.probes.patch_swap.patch_grid import PatchGrid
 from attribguard.probes.patch_swap.scan_arguments import Dropout, Mode, Reduce, check_shares
@@ -176,8 +174,7 @@ class ScanResult:
             RangeError: as there.
             DataError: as there.
         """
-        covered = self.grid.inside(torch.tensor(self.suspects(alpha, min_drop), dtype=torch.long))
-        return from_irrelevant(covered.any(0, keepdim=True))
+        return self.grid.mask_without(self.suspects(alpha, min_drop))
 
     def heatmap(self) -> Floats:
         """The drop at each pixel, the mean over the patches that hold it: (H, W), nan where none does."""

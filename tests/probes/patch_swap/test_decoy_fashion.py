@@ -3,41 +3,25 @@
 import numpy as np
 import pytest
 import torch
-from torch import nn
-from torch.nn.functional import cross_entropy
 
 from attribguard.data import DECOY_CELLS, DecoyFashion
 from attribguard.probes.patch_swap import patch_swap_scan
+from examples import decoy_fashion as example
 
 SNEAKER, SHIRT = 7, 6
 
 
 @pytest.fixture(scope="module")
-def scan(shared_data):
-    root = shared_data / "fashion-mnist"
-    if not root.is_dir():
-        pytest.skip("no ../shared/data/fashion-mnist beside this checkout")
+def scan(fashion_mnist):
     torch.manual_seed(0)
-    network = nn.Sequential(
-        nn.Conv2d(1, 32, 3, padding=1),
-        nn.ReLU(),
-        nn.MaxPool2d(2),
-        nn.Dropout(),
-        nn.Flatten(),
-        nn.Linear(32 * 14**2, 10),
-    )
-    data, optimizer = DecoyFashion("train", root, n=12_000), torch.optim.Adam(network.parameters(), lr=1e-3)
-    for _ in range(2):
-        for batch in torch.randperm(len(data)).split(128):
-            items = data[batch]
-            optimizer.zero_grad()
-            cross_entropy(network(items["image"]), items["target"]).backward()
-            optimizer.step()
-    test = DecoyFashion("test", root)
+    network = example.paper_network()
+    for _ in example.train(network, DecoyFashion("train", fashion_mnist, n=12_000), [], 2):
+        pass
+    test = DecoyFashion("test", fashion_mnist)
     sources, targets = (test[(test.targets == k).nonzero()[:n, 0]]["image"] for k, n in ((SNEAKER, 40), (SHIRT, 50)))
     # 20 sneakers that it takes for sneakers: without another network in between, sources are those it gets right.
     with torch.no_grad():
-        right = network.eval()(sources).argmax(1) == SNEAKER
+        right = network(sources).argmax(1) == SNEAKER
     return patch_swap_scan(network, sources[right][:20], targets, source_class=SNEAKER, patch_size=4, passes=100)
 
 
