@@ -67,6 +67,7 @@ class ChestXray14(PictureSet):
         targets: (N, 14) float32.
         groups: the patient of each item.
         files: the file of each item.
+        boxed: (N,) bool, which items have a box or more.
         skipped: (file, reason) of what was left out.
 
     Raises:

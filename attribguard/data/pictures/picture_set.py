@@ -64,6 +64,7 @@ class PictureSet(Dataset[dict[str, Any]]):
         targets: (N,) int64 or (N, K) float32, of all items.
         groups: the patient of each item.
         files: the file of each item.
+        boxed: (N,) bool, which items have a box or more.
         skipped: (file, reason) of what was left out with ``on_error="skip"``.
 
     Raises:
@@ -100,6 +101,7 @@ class PictureSet(Dataset[dict[str, Any]]):
         self._masks, self._boxes = masks, max(len(row.boxes) for row in rows) if boxes else None
         dtype = torch.int64 if isinstance(rows[0].target, int) else torch.float32
         self.targets = torch.tensor([row.target for row in rows], dtype=dtype)
+        self.boxed = torch.tensor([len(row.boxes) > 0 for row in rows])
         self.groups, self.files = [row.group for row in rows], [row.file for row in rows]
 
     def __len__(self) -> int:

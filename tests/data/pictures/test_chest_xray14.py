@@ -56,6 +56,7 @@ def names(data):
 def test_the_lists_give_the_pictures_and_the_table_their_findings(folder):
     train, test = ChestXray14(folder, "train_val_list.txt"), ChestXray14(folder, "test_list.txt")
     assert (names(train), names(test)) == (TRAIN, TEST)
+    assert (train.boxed.tolist(), test.boxed.tolist()) == ([False, True, True], [False, True])
     for data in (train, test):
         for index, name in enumerate(names(data)):
             item = data[index]

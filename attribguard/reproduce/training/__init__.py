@@ -1,0 +1,1 @@
+"""What one row of a table trains and measures."""
