@@ -29,6 +29,7 @@ from attribguard.wrapping import wrap
 
 if TYPE_CHECKING:
     from attribguard import probes
+    from attribguard.auditing import AuditReport, audit
 
 __version__ = "0.1.0"
 
@@ -37,6 +38,7 @@ __all__ = [
     "ActDiff",
     "AttribGuardError",
     "AttributionPenalty",
+    "AuditReport",
     "Batch",
     "Corruption",
     "ExpectedGradients",
@@ -56,6 +58,7 @@ __all__ = [
     "Trace",
     "Uncertainty",
     "Weighting",
+    "audit",
     "cam",
     "corrupt",
     "data",
@@ -74,4 +77,6 @@ def __getattr__(name: str) -> Any:
     # torchmetrics and scipy.stats take two seconds to import, which a training script need not wait for.
     if name == "probes":
         return importlib.import_module("attribguard.probes")
+    if name in ("AuditReport", "audit"):
+        return getattr(importlib.import_module("attribguard.auditing"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -28,8 +28,8 @@ from attribguard.data.phantoms import (
     OrganPhantom,
     SitesPhantom,
 )
-from attribguard.demo.files import check_writable, write_files
 from attribguard.errors import AttribGuardError
+from attribguard.whole_files import check_writable, write_files
 
 SIZE, SLICES = 128, 400
 PANEL, GAP, TOP, DPI = 150, 8, 44, 100  # pixels but for DPI

@@ -27,8 +27,8 @@ from rich.progress import Progress
 from torch import Tensor, nn
 
 from attribguard import Guard, SegmentationHead, models
-from attribguard.demo.files import check_writable, write_files
 from attribguard.errors import AttribGuardError, DataError
+from attribguard.whole_files import check_writable, write_files
 from examples.segmentation_head import Settings, answer, draw, draw_lesions, guard_of, train
 
 SQUARE, ODD = (64, 64), (97, 131)

@@ -36,8 +36,8 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from attribguard import Guard, ReconstructionHead, SegmentationHead, wrap
-from attribguard.demo.files import check_writable, write_files
 from attribguard.errors import AttribGuardError, RangeError
+from attribguard.whole_files import check_writable, write_files
 
 RESULT, PICTURE = "result.json", "predictions.png"
 Losses = dict[str, list[float]]  # term to its mean over each epoch

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +20,7 @@ from attribguard.second_order import scaled_gradient
 from attribguard.survey import Survey
 from attribguard.tail import LinearTail, last_map, linear_tail
 
-__all__ = ["cam"]
+__all__ = ["Look", "cam", "look"]
 
 Method = Literal["gradcam", "hirescam", "cam", "gradcam++"]
 METHODS: tuple[Method, ...] = ("gradcam", "hirescam", "cam", "gradcam++")
@@ -85,7 +85,7 @@ def cam(
             needed="a classifier that is linear in the mean of that map",
             fix="use method='gradcam', which is the same map up to a factor where both exist",
         )
-    features, gradient = _differentiate(network, x, target, point, tail)
+    _, features, gradient = _differentiate(network, x, target, point, tail)
     if method == "gradcam++":
         drawn = gradcam_plus_plus(features, gradient)
     else:
@@ -96,6 +96,38 @@ def cam(
     if size == "map":
         return drawn
     return F.interpolate(drawn[:, None], size=x.shape[-2:], mode="bilinear", align_corners=False)[:, 0]
+
+
+class Look(NamedTuple):
+    """What one forward pass shows.
+
+    Attributes:
+        logits: (N, K).
+        features: (N, U, h, w), the last map over the image, channels first.
+        attribution: (N, h, w), Grad-CAM of the predicted classes, 0 or more.
+    """
+
+    logits: Tensor
+    features: Tensor
+    attribution: Tensor
+
+
+def look(model: nn.Module, x: Tensor) -> Look:
+    """Logits, features and Grad-CAM of the predicted classes, from one forward pass.
+
+    The model runs in eval mode, and is afterwards as it was.
+
+    Args:
+        model: images to logits, as for :func:`cam`.
+        x: (N, C, H, W).
+
+    Raises:
+        LayerError: as :func:`cam` does.
+    """
+    network = Network(model_behind(model), None)
+    point, tail = _find(network, AUTO, x)
+    logits, features, gradient = _differentiate(network, x, None, point, tail)
+    return Look(as_matrix(logits.detach()), features, class_activation_map(features, gradient).relu())
 
 
 class _Facts:
@@ -141,8 +173,8 @@ def _find(network: Network, layer: str, x: Tensor) -> tuple[str, LinearTail | No
 
 def _differentiate(
     network: Network, x: Tensor, target: Tensor | int | None, point: str, tail: LinearTail | None
-) -> tuple[Tensor, Tensor]:
-    """The map, (N, C, h, w), and the gradient of the classes' logits with respect to it."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The logits, the map, (N, C, h, w), and the gradient of the classes' logits with respect to it."""
     model = network.model
     on_path = () if tail is not None else (point,)
     with (
@@ -160,8 +192,8 @@ def _differentiate(
             )
         weights = logit_weights("target", logits, chosen_classes(logits, target))
         if tail is not None:
-            return features, tail.gradient(model, weights, features)
+            return logits, features, tail.gradient(model, weights, features)
         half = torch.float16 in (tensors[point].dtype, logits.dtype)
         raw = scaled_gradient(as_matrix(logits) * weights, tensors[point], half)
         (gradient,) = network.maps({point: raw}, [point], x)
-    return features.detach(), gradient.detach()
+    return logits, features.detach(), gradient.detach()

@@ -13,17 +13,20 @@ import torch
 from torch import nn
 
 from attribguard.attribution import saliency
-from attribguard.demo.files import check_writable, write_files
+from attribguard.auditing import AuditReport, audit
+from attribguard.auditing.page import render
 from attribguard.demo.picture import Look, draw
 from attribguard.demo.scores import Scores, measure
 from attribguard.demo.splits import Split, load_splits
 from attribguard.demo.train import Settings, reproducible, train
 from attribguard.errors import RangeError
+from attribguard.masks import dilate
 from attribguard.penalties import ActDiff, Penalty
+from attribguard.whole_files import check_writable, write_files
 
-__all__ = ["PICTURE", "RESULT", "TITLES", "DemoResult", "run_demo"]
+__all__ = ["PAGE", "PICTURE", "RESULT", "TITLES", "DemoResult", "run_demo"]
 
-RESULT, PICTURE = "result.json", "saliency.png"
+RESULT, PICTURE, PAGE = "result.json", "saliency.png", "audit.html"
 TITLES = {"baseline": "trained plain", "guarded": "with ActDiff"}
 _EXAMPLES = 2  # of each class in the picture
 
@@ -57,13 +60,13 @@ def run_demo(
     settings: Settings | None = None,
     on_step: Callable[[str, int, int], None] = lambda network, done, total: None,
 ) -> DemoResult:
-    """Train the network plain and with ActDiff, measure both, and write ``result.json`` and ``saliency.png``.
+    """Train the network plain and with ActDiff, measure both, and write ``result.json``, a picture and a page.
 
-    Runs on the CPU and leaves the global random state and the number of threads as they were. The same seed gives the
-    same figures on the same machine.
+    The picture is ``saliency.png``, the page ``audit.html``. Runs on the CPU and leaves the global random state and the
+    number of threads as they were. The same seed gives the same figures on the same machine.
 
     Args:
-        out: folder to write to, made if need be; nothing appears in it before both files are complete.
+        out: folder to write to, made if need be; nothing appears in it before all files are complete.
         data: folder with the paper's files ``distractor1.npz`` to ``distractor3.npz``; by default crosses are drawn.
         seed: 0 or more, below 2 to the 63.
         settings: of the trainings.
@@ -78,7 +81,7 @@ def run_demo(
     """
     if not 0 <= seed < 2**63:
         raise RangeError(got=f"seed={seed}", needed="0 or more, below 2 to the 63", fix="give another seed")
-    check_writable(out, (RESULT, PICTURE))
+    check_writable(out, (RESULT, PICTURE, PAGE))
     started = time.perf_counter()
     settings = settings or Settings()
     splits = load_splits(data, (settings.train_images, settings.valid_images, settings.test_images), seed)
@@ -91,19 +94,38 @@ def run_demo(
         "guarded": [ActDiff(settings.weight, dilate=settings.dilate)],
     }
     examples = _first_of_each_class(splits.test)
-    scores, looks = {}, []
+    scores, looks, networks = {}, [], dict[str, nn.Module]()
     for name, title in TITLES.items():
         with reproducible(seed):  # the same state for both: the same first weights, the same order
-            network = train(splits.train, penalties[name], settings, on_step=functools.partial(on_step, name))
+            network = networks[name] = train(
+                splits.train, penalties[name], settings, on_step=functools.partial(on_step, name)
+            )
             scores[name] = measure(network, splits, settings.dilate)
         looks.append(_look(title, network, scores[name], splits.test, examples))
     picture = draw(examples, settings.dilate, looks)
+    page = render(_audit(networks, splits.test, settings.dilate, seed, "drawn crosses" if data is None else str(data)))
     seconds = round(time.perf_counter() - started, 1)
     source = "generated" if data is None else str(data)
     result = DemoResult(scores["baseline"], scores["guarded"], seconds, seed, source, settings)
     text = json.dumps(dataclasses.asdict(result), indent=2, allow_nan=False) + "\n"
-    write_files(out, {RESULT: text.encode(), PICTURE: picture})
+    write_files(out, {RESULT: text.encode(), PICTURE: picture, PAGE: page.encode()})
     return result
+
+
+def _audit(networks: dict[str, nn.Module], test: Split, pixels: int, seed: int, data: str) -> AuditReport:
+    """The audit of both networks on the test images, with masks grown as in the training."""
+    names = {
+        "model": "the network with ActDiff",
+        "baseline": "the network trained plain",
+        "data": f"{data}, test split",
+    }
+    batch = (test.images, test.targets, dilate(test.masks, pixels))
+    classes = ["two crosses", "one cross"]
+    with reproducible(seed):
+        return audit(
+            networks["guarded"], [batch], baseline=networks["baseline"], class_names=classes, seed=seed, names=names,
+            attribution="saliency",  # the last map has 2 x 2 cells, which show no place
+        )  # fmt: skip
 
 
 def _first_of_each_class(split: Split) -> Split:

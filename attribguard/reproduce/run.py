@@ -12,8 +12,8 @@ from pathlib import Path
 
 import torch
 
-from attribguard.demo.files import check_writable, write_files
 from attribguard.demo.train import reproducible
+from attribguard.device import as_device
 from attribguard.errors import DataError, RangeError
 from attribguard.reproduce.jobs import Job, Record, count_jobs, index, known_jobs
 from attribguard.reproduce.machine import describe_machine, versions
@@ -21,6 +21,7 @@ from attribguard.reproduce.pictures import pictures_of
 from attribguard.reproduce.recipe import Recipe, Row, Run
 from attribguard.reproduce.records import append, make_record, read, repair
 from attribguard.reproduce.table import section
+from attribguard.whole_files import check_writable, write_files
 
 __all__ = ["Watch", "reproduce"]
 
@@ -86,7 +87,7 @@ def reproduce(
     for name, number in (("seeds", seeds), ("jobs", jobs)):
         if number < 1:
             raise RangeError(got=f"{name}={number}", needed="1 or more", fix="give another number")
-    place = _device(device)
+    place = as_device(device)
     if recipe.needs_data and data is None:
         raise DataError(got=f"{recipe.name} without data", needed=recipe.needs_data, fix="name it: --data DIR")
     if data is not None and not recipe.needs_data:
@@ -183,16 +184,6 @@ def _train(recipe: Recipe, job: Job, run: Run) -> Record:
 
 def _title(job: Job) -> str:
     return f"{job.row}, seed {job.seed}" if job.final else f"{job.row}, search"
-
-
-def _device(name: str) -> torch.device:
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise RangeError(got=f"device={name!r} ({reason})", needed="a device that is there", fix="try 'cpu'") from None
-    return device
 
 
 def _share(recipe: Recipe, rows: list[Row], environment: Mapping[str, str] = os.environ) -> list[Row]:

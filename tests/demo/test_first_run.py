@@ -32,7 +32,8 @@ def test_actdiff_rescues_the_network_on_generated_crosses(tmp_path, capsys):
     for name in ("train", "valid", "test"):
         assert f"{result['guarded'][f'{name}_auc']:.3f}" in printed
     assert f"{result['guarded']['inside']:.0%}" in printed and f"{result['baseline']['inside']:.0%}" in printed
-    assert printed.splitlines()[-2:] == [str(tmp_path / "result.json"), str(tmp_path / "saliency.png")]
+    files = [str(tmp_path / name) for name in ("result.json", "saliency.png", "audit.html")]
+    assert printed.splitlines()[-3:] == files
     with Image.open(tmp_path / "saliency.png") as image:
         assert image.width == 1200
 

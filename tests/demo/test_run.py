@@ -42,8 +42,13 @@ def test_the_picture_shows_two_images_of_each_class(quick):
     assert image.height == 305 + 4 * 322 + 205
 
 
-def test_nothing_but_the_two_files_is_written(quick):
-    assert sorted(path.name for path in quick[1].iterdir()) == ["result.json", "saliency.png"]
+def test_nothing_but_the_three_files_is_written(quick):
+    assert sorted(path.name for path in quick[1].iterdir()) == ["audit.html", "result.json", "saliency.png"]
+
+
+def test_the_page_is_of_both_networks(quick):
+    page = (quick[1] / "audit.html").read_text("utf-8")
+    assert "Audit of the network with ActDiff" in page and "Baseline: the network trained plain" in page
 
 
 def test_the_same_seed_gives_the_same_figures_and_another_seed_others(quick, tmp_path):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from pathlib import Path
 from typing import NamedTuple
@@ -11,7 +10,8 @@ from attribguard.data.files.paths import given_path
 from attribguard.data.files.picture_index import PictureIndex, list_files
 from attribguard.data.files.refusals import OnError, Refusals
 from attribguard.data.files.tables import read_list, read_table
-from attribguard.data.pictures.picture_set import Box, PictureRow, PictureSet
+from attribguard.data.pictures.boxes import BOX_COLUMNS, read_box, with_box
+from attribguard.data.pictures.picture_set import PictureRow, PictureSet
 from attribguard.data.sizes import Size
 from attribguard.errors import DataError
 
@@ -27,8 +27,6 @@ _NONE = "No Finding"
 _TABLES = "Data_Entry_2017*.csv"
 _LISTS = ("train_val_list.txt", "test_list.txt")
 _IMAGE, _FINDINGS, _PATIENT, _FINDING = "Image Index", "Finding Labels", "Patient ID", "Finding Label"
-_BOX = ("Bbox [x", "y", "w", "h]")  # the commas within the brackets part the columns
-_SLACK = 1e-3  # pixels; the corners come with seven digits or more
 _FIX = "mend the table of boxes"
 
 
@@ -189,7 +187,7 @@ def _finding(name: str) -> int:
 
 
 def _add_boxes(table: Path, rows: dict[str, PictureRow], lines: dict[str, _Entry], refusals: Refusals) -> None:
-    for number, cells in read_table(table, (_IMAGE, _FINDING, *_BOX), refusals):
+    for number, cells in read_table(table, (_IMAGE, _FINDING, *BOX_COLUMNS), refusals):
         name = cells[_IMAGE]
         with refusals.at(table, number, name):
             if name not in lines:
@@ -197,26 +195,6 @@ def _add_boxes(table: Path, rows: dict[str, PictureRow], lines: dict[str, _Entry
                     got=f"a box in {name}, which is not in the table of findings", needed="one that is", fix=_FIX
                 )
             finding = _finding("Infiltration" if cells[_FINDING] == "Infiltrate" else cells[_FINDING])
-            box = _read_box([cells[column] for column in _BOX])
+            box = read_box(cells)
             if (row := rows.get(name)) is not None:  # else it is on the other list, or was refused
-                _check_inside(box, row)
-                rows[name] = row._replace(boxes=(*row.boxes, box), box_classes=(*row.box_classes, finding))
-
-
-def _read_box(cells: list[str]) -> Box:
-    try:
-        x, y, width, height = map(float, cells)
-    except ValueError:
-        x = y = width = height = math.nan
-    if not all(map(math.isfinite, (x, y, width, height))) or width <= 0 or height <= 0:
-        needed = "four finite numbers x, y, w, h, with w and h above 0"
-        raise DataError(got=f"the box {', '.join(cells)}", needed=needed, fix=_FIX)
-    return x, y, x + width, y + height
-
-
-def _check_inside(box: Box, row: PictureRow) -> None:
-    _, height, width = row.header
-    x0, y0, x1, y1 = box
-    if x0 < -_SLACK or y0 < -_SLACK or x1 > width + _SLACK or y1 > height + _SLACK:
-        got = f"the box from {x0:g}, {y0:g} to {x1:g}, {y1:g} in {row.file} of {width} x {height} pixels"
-        raise DataError(got=got, needed="boxes within the picture", fix=_FIX)
+                rows[name] = with_box(row, box, finding)

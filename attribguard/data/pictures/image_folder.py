@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Literal, NamedTuple
 
-from attribguard.data.files.paths import inside_folder
+from attribguard.data.files.paths import given_path, inside_folder
 from attribguard.data.files.picture_file import PictureHeader
 from attribguard.data.files.picture_index import PictureIndex, list_files
 from attribguard.data.files.refusals import OnError, Refusals
 from attribguard.data.files.tables import read_table
+from attribguard.data.pictures.boxes import BOX_COLUMNS, read_box, with_box
 from attribguard.data.pictures.picture_set import Channels, PictureRow, PictureSet
 from attribguard.data.sizes import Size
 from attribguard.errors import DataError, check_choice
@@ -19,6 +20,7 @@ from attribguard.errors import DataError, check_choice
 __all__ = ["ImageFolderWithMasks"]
 
 _TABLE, _IMAGES, _MASKS = "labels.csv", "images", "masks"
+_BOX_FILE = "Image Index"
 _NO_LABEL = ("", "nan", "none", "null")
 
 
@@ -48,6 +50,9 @@ class ImageFolderWithMasks(PictureSet):
             split, as numbers if all are whole numbers, else by the alphabet.
         masks: ``"every"`` picture has one; only ``"some"`` have, and the others are not annotated; or ``"none"``, and
             items have no mask.
+        boxes: a table of boxes in the folder, in the form of ChestX-ray14: "Image Index" is the file, and which finding
+            a box shows is not read. Items then have ``boxes`` and ``box_classes`` (0, and -1 for those that only fill
+            up). By default none.
         size: of the items in pixels, one number for squares or (H, W); by default that of the files, which must agree.
             Masks are relevant where at least half of the new pixel was.
         channels: 1, 3, or by default those of the files, which must agree.
@@ -90,6 +95,7 @@ class ImageFolderWithMasks(PictureSet):
         *,
         classes: Sequence[str] | None = None,
         masks: Literal["every", "some", "none"] = "every",
+        boxes: str | None = None,
         size: Size = None,
         channels: Channels = None,
         on_error: OnError = "raise",
@@ -112,7 +118,24 @@ class ImageFolderWithMasks(PictureSet):
                         _check_mask(root, line.file, header, mask, index, needed=masks == "every")
                         rows.append(PictureRow(f"{_IMAGES}/{line.file}", header, target, line.group or line.file, mask))
         _refuse_unlisted(table, lines, listed[_IMAGES], refusals)
-        super().__init__(root, rows, refusals, names, size=size, channels=channels, masks=masks != "none")
+        if boxes is not None:
+            rows = _with_boxes(given_path(root, boxes), rows, {line.file for line in lines}, refusals)
+        super().__init__(
+            root, rows, refusals, names, size=size, channels=channels, masks=masks != "none", boxes=boxes is not None
+        )
+
+
+def _with_boxes(table: Path, rows: list[PictureRow], known: set[str], refusals: Refusals) -> list[PictureRow]:
+    found = {row.file.removeprefix(f"{_IMAGES}/"): row for row in rows}
+    for number, cells in read_table(table, (_BOX_FILE, *BOX_COLUMNS), refusals):
+        name = cells[_BOX_FILE]
+        with refusals.at(table, number, name):
+            if name not in known:
+                raise DataError(got=f"a box in {name!r}, which is not in {_TABLE}", needed="one that is", fix="mend it")
+            box = read_box(cells)
+            if name in found:  # else it is in another split, or was refused
+                found[name] = with_box(found[name], box, 0)
+    return list(found.values())
 
 
 def _read_lines(table: Path, refusals: Refusals, split: str | None) -> list[_Line]:

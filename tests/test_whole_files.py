@@ -1,7 +1,7 @@
 import pytest
 
-from attribguard.demo.files import check_writable, write_files
 from attribguard.errors import DataError
+from attribguard.whole_files import check_writable, write_files
 
 NAMES = ("result.json", "saliency.png")
 

@@ -1,0 +1,66 @@
+"""The rows of images that are done, one JSON line each, so that an audit can be interrupted at any point."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from torch import nn
+
+from attribguard.auditing.rows import ImageRow
+from attribguard.errors import DataError
+from attribguard.probes.patch_swap.pair_records import Fingerprint
+
+__all__ = ["ProgressFile"]
+
+
+class ProgressFile:
+    """Rows of an audit that may have been interrupted.
+
+    The first line tells networks and options; a last line that was cut off is dropped.
+
+    Args:
+        path: the file, or ``None`` to keep nothing; its folder must exist.
+        models: the networks by name, whose weights must be those of the earlier run.
+        options: of the audit, likewise.
+
+    Raises:
+        DataError: if the file is another audit's, or cannot be read or written.
+    """
+
+    def __init__(self, path: Path | None, models: Mapping[str, nn.Module], options: Mapping[str, object]) -> None:
+        self._path, self.rows = path, dict[int, ImageRow]()
+        if path is None:
+            return
+        keys = {name: Fingerprint(model, options).of([]) for name, model in models.items()}
+        head = json.dumps({"audit": keys}, sort_keys=True) + "\n"
+        try:
+            content = path.read_bytes() if path.exists() else b""
+            whole = content[: content.rfind(b"\n") + 1]
+            lines = whole.decode("utf-8").splitlines(keepends=True)
+            if lines and lines[0] != head:
+                raise ValueError("of another network, or with other options")
+            self.rows = {number: ImageRow.of(json.loads(line)) for number, line in enumerate(lines[1:])}
+            if whole != content or not lines:
+                path.write_bytes(whole or head.encode())
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise DataError(
+                got=f"{path}, which is no audit to go on with ({error})",
+                needed="the file of an earlier run of the same audit",
+                fix="remove it, or name another",
+            ) from None
+
+    def add(self, rows: Iterable[ImageRow]) -> None:
+        """Keep the next rows, in the order of the images.
+
+        Args:
+            rows: that follow the last one.
+        """
+        text = ""
+        for row in rows:
+            self.rows[len(self.rows)] = row
+            text += json.dumps(row.plain(), ensure_ascii=False, allow_nan=False) + "\n"
+        if self._path is not None:
+            with self._path.open("ab") as file:
+                file.write(text.encode())
