@@ -19,6 +19,10 @@ The tables of the papers, run again with `attribguard reproduce`: ours beside th
 over the seeds, at the last epoch. Every number of ours comes from a line of `benchmarks/results/NAME.jsonl`, which also
 holds the settings, the epoch curves and the seconds of each training; `python -m benchmarks.results_page` makes this
 page of them. Results that speak against a method stand here like all others.
+
+The minutes below a table are those of its trainings one after the other, in one thread each, while other work shared
+the machine's two cores; `--jobs 2` makes two at once. `--quick` shows in minutes that a table runs, `--full` is the
+paper's own size, for a GPU; neither has been run for this page.
 """
 
 

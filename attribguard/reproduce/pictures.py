@@ -9,6 +9,7 @@ from attribguard.reproduce.mean_maps import draw_maps
 from attribguard.reproduce.panels import draw_panels
 from attribguard.reproduce.plot import draw
 from attribguard.reproduce.recipe import Recipe
+from attribguard.reproduce.table import MAPS
 
 __all__ = ["pictures_of"]
 
@@ -26,5 +27,5 @@ def pictures_of(recipe: Recipe, size: str, seeds: int, records: Sequence[Record]
     pictures = {f"{name}.png": draw(recipe, size, seeds, records)}
     draw_kept = draw_panels if recipe.panels else draw_maps
     if maps := draw_kept(recipe, size, seeds, records):
-        pictures[f"{name}-maps.png"] = maps
+        pictures[f"{name}{MAPS}"] = maps
     return pictures

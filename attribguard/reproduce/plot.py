@@ -48,7 +48,7 @@ def draw(recipe: Recipe, size: str, seeds: int, records: Sequence[Record]) -> by
         if any(recipe.compared in row.paper for row, _ in rows):
             axis.plot([], [], "D", color=_ORANGE, mfc="white", label="paper")
         axis.set_yticks(range(len(rows)), [row.name for row, _ in rows], fontsize=8)
-        axis.invert_yaxis()
+        axis.set_ylim(len(rows) - 0.2, -0.8)  # the first row on top, and no empty ones
         axis.grid(axis="x", alpha=0.3)
         axis.set_xlabel(recipe.metrics[recipe.compared])
         axis.set_title(recipe.title)

@@ -9,7 +9,10 @@ from attribguard.reproduce.differences import comparison_table
 from attribguard.reproduce.jobs import Record, choose, finals, index
 from attribguard.reproduce.recipe import Recipe, Row
 
-__all__ = ["row_records", "section", "spread"]
+__all__ = ["MAPS", "row_records", "section", "spread"]
+
+MAPS = "-maps.png"
+"""How the name of a picture of maps ends."""
 
 _FILES = "-files"  # see Recipe.on_data
 
@@ -49,10 +52,19 @@ def section(recipe: Recipe, size: str, seeds: int, records: Sequence[Record], pi
     if recipe.comparisons and shown:
         parts.append(comparison_table(recipe, rows))
     if shown:
-        parts += [_facts(recipe, size, rows, records), *(f"![{recipe.title}]({picture})" for picture in pictures)]
+        parts += [
+            _facts(recipe, size, rows, records),
+            *(f"![{_alt(recipe, picture)}]({picture})" for picture in pictures),
+        ]
     if recipe.findings:
         parts.append(recipe.findings)
     return "\n\n".join(parts) + "\n"
+
+
+def _alt(recipe: Recipe, picture: str) -> str:
+    """What the picture shows, for those who do not see it."""
+    shown = "where its networks look" if picture.endswith(MAPS) else f"{recipe.metrics[recipe.compared]} of each row"
+    return f"{recipe.title}: {shown}"
 
 
 def _options(recipe: Recipe, size: str) -> str:

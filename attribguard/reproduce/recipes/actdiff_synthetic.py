@@ -125,10 +125,10 @@ caption calls test AUC what its column calls valid AUC.""",
 wrong on all test images, on every seed, on the files and on drawn crosses. ActDiff brings all four to a test AUC above
 0.95 on average. Reconstructing the masked image does not help, as in the paper.
 
-**What differs, and why, as far as these runs tell.** The paper's CNN and ConvAE stay at chance under ActDiff. Without
-BatchNorm ours do too; with it they do not: the collapse to activations that say nothing is one of the network's form
-and not of the method. The UNet without BatchNorm gets the smaller weight from the search, at which it reads the box
-on; in the paper it comes to 0.90 after 500 epochs. Training on masked images rescues all networks with BatchNorm, far
+**What differs, and why, as far as these runs tell.** The paper's CNN stays at chance under ActDiff. Without BatchNorm
+ours does too; with it, it does not: the collapse to activations that say nothing is one of the network's form and not
+of the method. The UNet without BatchNorm gets the smaller weight from the search, at which it goes on reading the box;
+in the paper it comes to 0.90 after 500 epochs. Training on masked images rescues all networks with BatchNorm, far
 above the paper's figures near 0.55, and helps less without: running statistics of images in which most is blank may
 matter, and so may the length of the training, which these runs do not part.
 
