@@ -20,7 +20,7 @@ def test_the_interval_of_a_share_is_near_the_normal_one():
 
 
 def test_images_of_a_group_are_drawn_together_and_make_the_interval_wider():
-    values = np.repeat(np.arange(40) % 2, 10)
+    values = np.repeat(np.arange(40) >= 20, 10)
     groups = [str(index // 10) for index in range(400)]
     alone, together = (estimate(mean_of(values), 400, some, 0) for some in ([], groups))
     assert together.value == alone.value

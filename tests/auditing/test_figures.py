@@ -86,5 +86,11 @@ def test_patients_are_no_groups_to_report_but_are_drawn_together():
     assert wide.high - wide.low > 1.2 * (narrow.high - narrow.low)
 
 
+def test_few_groups_are_not_what_images_are_drawn_by():
+    rows = [row(int(i < 100), (0.0, 1.0), group=str(i // 50)) for i in range(200)]
+    alone = [ImageRow("", one.target, "", 0.0, "", "", one.seen) for one in rows]
+    assert figures(rows, "model", 0) == figures(alone, "model", 0)
+
+
 def test_shares_are_of_annotated_images():
     assert shares([row(0, (1.0, 0.0)), row(0, (1.0, 0.0), 0.5)]) == {"images": 2, "annotated": 1, "relevant": 0.25}

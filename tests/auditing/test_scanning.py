@@ -6,6 +6,7 @@ from attribguard.auditing.batches import read_batch
 from attribguard.auditing.pools import FeaturePool, ScanPool
 from attribguard.auditing.scanning import PairFigure, Scan, scan_pool
 from attribguard.errors import DataError
+from attribguard.probes import scan_classes
 from tests.auditing.subjects import Corner, batches
 
 
@@ -46,6 +47,15 @@ class TwoPatches(nn.Module):
         self.unused = nn.Parameter(torch.zeros(1))
 
 
+class Noisy(TwoPatches):
+    """Reads every pixel a little."""
+
+    def forward(self, x):
+        weight = torch.linspace(1, -1, 64).view(8, 8)
+        evidence = (x[:, 0] * weight).sum((1, 2)) + 4 * (x[:, 0, 0, 0] - x[:, 0, 7, 7])
+        return torch.stack([-evidence, evidence], 1)
+
+
 def test_a_network_without_dropout_is_scanned_by_its_plain_certainty():
     scan = scan_pool(TwoPatches(), pool(), 0)
     assert scan.passes == 1 and (scan.rows, scan.columns, scan.patch) == (8, 8, 1)
@@ -66,6 +76,16 @@ def test_the_patch_that_decides_is_named_and_no_other():
     for source in (0, 1):
         assert drop[source][0] == pytest.approx(expected, abs=1e-4)
         assert max(map(abs, drop[source][1:])) == pytest.approx(0, abs=1e-6)
+
+
+def test_p_values_are_those_of_the_scan_of_all_pairs_corrected():
+    options = {"sources": 12, "targets": 6, "patch_size": 1, "passes": 1, "generator": 0, "progress": False}
+    expected = scan_classes(Noisy(), pool().items, **options).suspects(alpha=1.0, min_drop=0.0)
+    found = scan_pool(Noisy(), pool(), 0)
+    p_values = {(pair.source, place): p for pair in found.pairs for place, p in enumerate(pair.p_values)}
+    assert len(expected) > 3
+    for one in expected:
+        assert p_values[one.source_class, one.position] == pytest.approx(one.p_value)
 
 
 def test_suspects_need_both_a_drop_and_a_small_p():
