@@ -43,7 +43,7 @@ def train_shortcut_row(run: Run) -> Outcome:
     """Train one network with one method; the last epoch counts.
 
     Settings beside those of the images: ``network``, ``norm``, ``channels``, ``method``, ``weight`` of each penalty,
-    ``epochs`` (or, for one network alone, ``epochs ResNet`` and the like; ``least_epochs`` in some rows),
+    ``epochs`` (or, for one network alone, ``epochs ResNet`` and the like),
     ``batch_size``, ``lr``, ``schedule``; ``reconstruction``: its weight in the networks with a decoder, and
     ``reconstruction_loss``; ``keep_maps``: whether the mean saliency goes into the rows.
 
@@ -68,7 +68,7 @@ def train_shortcut_row(run: Run) -> Outcome:
         guard,
         guarded(guard, "mask", "annotated"),
         splits.train,
-        epochs=max(s.get("least_epochs", 0), s.get(f"epochs {s['network']}", s["epochs"])),
+        epochs=s.get(f"epochs {s['network']}", s["epochs"]),
         batch_size=s["batch_size"],
         lr=s["lr"],
         schedule=s["schedule"],
