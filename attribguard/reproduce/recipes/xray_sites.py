@@ -66,10 +66,10 @@ last of 6 epochs where it takes the best validation epoch of 100. Learning rate 
     train=train_shortcut_row,
     takes_data="a folder with padchest and chest-xray14 in it",
     with_data={"data": "site folders"},
-    findings="""Where the sites speak, the network reads the site: its AUC is far below one half in the test, and above 0.9
-where the correlation holds. Neither ActDiff nor GradMask mends that, and neither does hiding everything outside the
-masks in training and test, the upper bound of what masks can do: brightness and noise tell the site as well, and no mask
-hides them. Nearly all the saliency lies inside the masks in any case, so that a map inside a mask is no sign of the
-right reasons. Where the sites say nothing the network classifies about as well as the paper's. That the plain network
-stands lower than the paper's 0.44 is a matter of the drawn sites, which are easier to tell apart.""",
+    findings="""Where the sites speak, the network reads the site: its AUC is far below one half in the test, and above
+0.9 where the correlation holds. Neither ActDiff nor GradMask mends that, and neither does hiding everything outside
+the masks in training and test, the upper bound of what masks can do: brightness and noise tell the site as well, and
+no mask hides them. Most of the saliency lies inside the masks in every row, so that a map inside a mask is no sign of
+the right reasons. Where the sites say nothing the network classifies about as well as the paper's. That the plain
+network stands lower than the paper's 0.44 is a matter of the drawn sites, which are easier to tell apart.""",
 )
