@@ -78,4 +78,12 @@ Slices without the pancreas have no mask and take no part in the penalties.""",
     train=train_shortcut_row,
     takes_data="a task's folder of the Medical Segmentation Decathlon",
     with_data={"data": "decathlon"},
+    findings="""As in the paper, no method generalises much better than plain training, and training on masked images
+does worse. All others are right nearly always where the stomach agrees, and near chance where it says nothing: 128
+images in which it is right 19 times in 20 teach them the stomach.
+
+ActDiff stands a few hundredths above plain training in the neutral test on the CNN, the ConvAE and the UNet, and below
+it on the ResNet; seeds differ by more than that. GradMask moves most of the saliency of the CNN, the ConvAE and the
+UNet into the mask, and these networks are right no more often for it: where a network looks, and whether it is right
+there, are two things.""",
 )
