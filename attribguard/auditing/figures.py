@@ -13,6 +13,7 @@ from torchmetrics.functional.classification import binary_auroc, binary_average_
 
 from attribguard.auditing.bootstrap import Figure, estimate
 from attribguard.auditing.rows import LOCALISATION, ImageRow
+from attribguard.functional.ranks import as_ranks
 from attribguard.probes.interval import Resampling, Units
 from attribguard.probes.labels import as_groups
 from attribguard.probes.sign_flip import sign_flip_test
@@ -123,22 +124,23 @@ def group_figures(rows: Sequence[ImageRow], name: str, seed: int) -> list[GroupF
 def _mean(values: Floats, groups: Sequence[str], seed: int) -> Figure:
     defined = np.flatnonzero(~np.isnan(values))
     some = [groups[index] for index in defined.tolist()] if groups else []
-    return estimate(lambda index: float(values[defined][index].mean()), len(defined), some, seed)
+    numbers = values[defined]
+    return estimate(lambda index: float(numbers[index].mean()), len(numbers), some, seed)
 
 
 def _ranked(logits: Floats, targets: Index, measure: Callable[..., torch.Tensor]) -> Callable[[Index], float]:
     margins = logits - np.array([np.delete(logits, k, 1).max(1) for k in range(logits.shape[1])]).T
     classes = [1] if logits.shape[1] == 2 else range(logits.shape[1])
-    # By rank: probabilities of large logits would round to 1 and become ties.
-    ranks = {k: np.unique(margins[:, k], return_inverse=True)[1] / len(margins) for k in classes}
+    ranks = {k: as_ranks(torch.from_numpy(margins[:, k])) for k in classes}
 
     def statistic(index: Index) -> float:
         values = []
         for k in classes:
             truth = targets[index] == k
             if truth.any() and not truth.all():
-                scores = torch.from_numpy(ranks[k][index])
-                values.append(float(measure(scores, torch.from_numpy(truth.astype(np.int64)))))
+                values.append(
+                    float(measure(ranks[k][torch.from_numpy(index)], torch.from_numpy(truth.astype(np.int64))))
+                )
         return float(np.mean(values)) if values else float("nan")
 
     return statistic

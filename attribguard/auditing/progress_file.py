@@ -30,7 +30,7 @@ class ProgressFile:
     """
 
     def __init__(self, path: Path | None, models: Mapping[str, nn.Module], options: Mapping[str, object]) -> None:
-        self._path, self.rows = path, dict[int, ImageRow]()
+        self._path, self.rows = path, list[ImageRow]()
         if path is None:
             return
         keys = {name: Fingerprint(model, options).of([]) for name, model in models.items()}
@@ -41,7 +41,7 @@ class ProgressFile:
             lines = whole.decode("utf-8").splitlines(keepends=True)
             if lines and lines[0] != head:
                 raise ValueError("of another network, or with other options")
-            self.rows = {number: ImageRow.of(json.loads(line)) for number, line in enumerate(lines[1:])}
+            self.rows = [ImageRow.of(json.loads(line)) for line in lines[1:]]
             if whole != content or not lines:
                 path.write_bytes(whole or head.encode())
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -59,7 +59,7 @@ class ProgressFile:
         """
         text = ""
         for row in rows:
-            self.rows[len(self.rows)] = row
+            self.rows.append(row)
             text += json.dumps(row.plain(), ensure_ascii=False, allow_nan=False) + "\n"
         if self._path is not None:
             with self._path.open("ab") as file:

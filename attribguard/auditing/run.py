@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import platform
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -15,7 +14,7 @@ import torch
 from torch import nn
 
 from attribguard.attribution.model import model_behind
-from attribguard.auditing.batches import AuditBatch, read_batch
+from attribguard.auditing.batches import read_batch
 from attribguard.auditing.concepts import Concepts, count_units
 from attribguard.auditing.figures import MOST_CLASSES, differences, figures, group_figures, shares
 from attribguard.auditing.pools import SCAN_CLASSES, FeaturePool, ScanPool
@@ -108,7 +107,7 @@ def audit(
     kept = ProgressFile(None if resume is None else Path(resume), networks, options)
     scanned, features = ScanPool(), {name: FeaturePool() for name in networks}
     more = _stream(networks, loader, kept, scanned, features if concepts else {}, options, on_images)
-    rows = [kept.rows[number] for number in sorted(kept.rows)]
+    rows = kept.rows
     if not rows:
         raise DataError(got="a loader without images", needed="one batch or more", fix="check the data set")
     classes = max(len(seen.logits) for seen in rows[0].seen.values())
@@ -119,7 +118,8 @@ def audit(
     counted = {name: _count(name, pool, left_out) for name, pool in features.items()} if concepts else {}
     if classes > MOST_CLASSES:
         left_out.append(f"AUROC and average precision: {classes} classes are more than {MOST_CLASSES}.")
-    if not any(row.share for row in rows):
+    annotation = shares(rows)
+    if not annotation["annotated"]:
         left_out.append("Where the networks look: no image is annotated.")
     return AuditReport(
         models={
@@ -130,8 +130,8 @@ def audit(
         },
         differences=differences(rows, MODEL, BASELINE, seed) if baseline is not None else {},
         class_names=[] if class_names is None else list(class_names),
-        annotated=int(shares(rows)["annotated"]),
-        relevant=shares(rows)["relevant"],
+        annotated=int(annotation["annotated"]),
+        relevant=annotation["relevant"],
         left_out=[*left_out, *_limited(rows)],
         settings={**options, "names": dict(names or {}), "versions": _versions()},
         images=_shown(rows),
@@ -150,12 +150,10 @@ def _stream(
     """Look at all images that are not done yet; whether there were more than were asked for."""
     done, max_images = 0, options["max_images"]
     for given in loader:
-        batch = read_batch(given, done)
-        room = math.inf if max_images is None else max_images - done
-        if room <= 0:
+        if done == max_images:
             return True
-        if len(batch.images) > room:
-            batch = batch.first(int(room))
+        whole = read_batch(given, done)
+        batch = whole if max_images is None else whole.first(max_images - done)
         end = done + len(batch.images)
         scanned.add(batch)
         wanted = [pool for pool in features.values() if not pool.full]
@@ -170,7 +168,7 @@ def _stream(
             kept.add(image_rows(batch, seen)[new.start - done :] if new else [])
         done = end
         on_images(done)
-        if max_images is not None and done == max_images and _more(batch, given):
+        if len(batch.images) < len(whole.images):
             return True
     if done < len(kept.rows):
         raise DataError(
@@ -179,10 +177,6 @@ def _stream(
             fix="start anew",
         )
     return False
-
-
-def _more(batch: AuditBatch, given: Any) -> bool:
-    return len(batch.images) < len(read_batch(given, 0).images)
 
 
 def _scan(network: nn.Module, name: str, pool: ScanPool, seed: int, left_out: list[str]) -> Scan | None:

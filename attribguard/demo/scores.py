@@ -11,6 +11,7 @@ from torchmetrics.functional.classification import binary_auroc
 from attribguard.attribution import saliency
 from attribguard.demo.share_inside import share_inside
 from attribguard.demo.splits import Split, Splits
+from attribguard.functional.ranks import as_ranks
 from attribguard.masks import dilate
 
 __all__ = ["Scores", "measure"]
@@ -53,7 +54,4 @@ def measure(model: nn.Module, splits: Splits, pixels: int) -> Scores:
 @torch.no_grad()
 def _auc(model: nn.Module, split: Split) -> float:
     logits = model(split.images)
-    # An AUC depends on the order alone, so ranks serve, equal ones for equal margins. torchmetrics would squash the
-    # margins themselves to probabilities, where large ones round to 1 and become ties.
-    _, ranks = (logits[:, 1] - logits[:, 0]).unique(return_inverse=True)
-    return binary_auroc(ranks / len(ranks), split.targets).item()
+    return binary_auroc(as_ranks(logits[:, 1] - logits[:, 0]), split.targets).item()

@@ -14,7 +14,7 @@ from attribguard.data.files.paths import NamesInFolder
 from attribguard.data.files.picture_file import PictureHeader, read_picture_header
 from attribguard.errors import DataError
 
-__all__ = ["PictureIndex", "list_files"]
+__all__ = ["PictureIndex", "file_stamp", "list_files"]
 
 _FORM = "attribguard pictures 1"  # another form of the cache gets another name and is then read anew
 _FIELDS = 5
@@ -50,10 +50,9 @@ class PictureIndex:
         """The header of a picture, by its name relative to the folder; ``DataError`` as ``read_picture_header``."""
         path = self._names.path(name)
         try:
-            about = path.stat()
+            stamp = file_stamp(path)
         except OSError:
             return read_picture_header(path)  # which has the words for it
-        stamp = [about.st_mtime_ns, about.st_size]
         known = self._known.get(name)
         if _is_entry(known) and known[:2] == stamp:
             return PictureHeader(*known[2:])
@@ -88,6 +87,19 @@ class PictureIndex:
                 needed="a folder that can be written to",
                 fix="give another cache=, or none",
             ) from error
+
+
+def file_stamp(path: Path) -> list[int]:
+    """What changes when a file does: its time of last change in nanoseconds, and its size in bytes.
+
+    Args:
+        path: of the file.
+
+    Raises:
+        OSError: if there is none.
+    """
+    about = path.stat()
+    return [about.st_mtime_ns, about.st_size]
 
 
 def list_files(folder: Path) -> Iterator[str]:

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from attribguard.data.files.picture_index import PictureIndex
+from attribguard.data.files.picture_index import PictureIndex, file_stamp
 from attribguard.data.medical.ct_slice import CtSlice
 
 __all__ = ["SliceIndex"]
@@ -31,7 +31,7 @@ class SliceIndex(PictureIndex):
             path: the file.
         """
         kept = self._known.get(file)
-        if not isinstance(kept, list) or len(kept) != 3 or kept[:2] != _stamp(path):
+        if not isinstance(kept, list) or len(kept) != 3 or kept[:2] != file_stamp(path):
             return None
         fields: Any = kept[2]
         if not isinstance(fields, dict) or fields.keys() != _TYPES.keys():
@@ -49,10 +49,5 @@ class SliceIndex(PictureIndex):
             one: its header, read from it.
         """
         fields: dict[str, Any] = asdict(one)
-        self._known[fields.pop("file")] = [*_stamp(path), fields]
+        self._known[fields.pop("file")] = [*file_stamp(path), fields]
         self.reads += 1
-
-
-def _stamp(path: Path) -> list[int]:
-    about = path.stat()
-    return [about.st_mtime_ns, about.st_size]

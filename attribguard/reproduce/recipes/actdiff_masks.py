@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from attribguard.reproduce.recipe import Recipe, Row, Size
+from attribguard.reproduce.recipe import Recipe, Row
 from attribguard.reproduce.recipes.actdiff_methods import PAPER
-from attribguard.reproduce.recipes.actdiff_synthetic import LONG, SYNTHETIC_SETTINGS
+from attribguard.reproduce.recipes.actdiff_synthetic import synthetic_sizes
 from attribguard.reproduce.training.shortcut_row import train_shortcut_row
 
 __all__ = ["ACTDIFF_MASKS"]
@@ -43,17 +43,7 @@ weight were chosen with all masks and are the same for every share.""",
     tolerance=0.1,
     score="score",
     rows=_rows(),
-    sizes={
-        "default": Size(SYNTHETIC_SETTINGS, seeds=3, search={"lr": (3e-3, 1e-3), "weight": (10.0, 1.0)}),
-        "quick": Size(
-            {**SYNTHETIC_SETTINGS, "weight": 10.0},
-            seeds=1,
-            rows=tuple(row.name for row in _rows() if row.name.startswith("UNet")),
-        ),
-        "full": Size(
-            {**SYNTHETIC_SETTINGS, "weight": 10.0, "lr": 1e-3, "channels": 16, "schedule": "constant", **LONG}, seeds=10
-        ),
-    },
+    sizes=synthetic_sizes(tuple(row.name for row in _rows() if row.name.startswith("UNet"))),
     train=train_shortcut_row,
     needs_data="the folder of the authors' files distractor1.npz to distractor3.npz",
     findings="""ActDiff needs few masks here: with two fifths of them both networks still stand near what they reach

@@ -6,7 +6,7 @@ from attribguard.reproduce.recipe import Recipe, Row, Size
 from attribguard.reproduce.recipes.actdiff_methods import PAPER, Figure, method_rows
 from attribguard.reproduce.training.shortcut_row import train_shortcut_row
 
-__all__ = ["ACTDIFF_SYNTHETIC", "LONG", "SYNTHETIC_SETTINGS"]
+__all__ = ["ACTDIFF_SYNTHETIC", "synthetic_sizes"]
 
 _METHODS = ("classify", "ActDiff", "GradMask", "both", "masked", "reconstruct")
 _TABLE: dict[str, tuple[tuple[float, float, float, float], ...]] = {  # train AUC, its sd, valid AUC, its sd
@@ -62,7 +62,7 @@ def _rows() -> tuple[Row, ...]:
     return tuple(rows)
 
 
-SYNTHETIC_SETTINGS = {
+_SETTINGS = {
     "train": 500,
     "valid": 128,
     "test": 128,
@@ -80,7 +80,21 @@ SYNTHETIC_SETTINGS = {
     "reconstruction_loss": "bce",
 }
 
-LONG = {"epochs": 500, "epochs ResNet": 500}
+_FULL = {"weight": 10.0, "lr": 1e-3, "channels": 16, "schedule": "constant", "epochs": 500, "epochs ResNet": 500}
+
+
+def synthetic_sizes(quick: tuple[str, ...]) -> dict[str, Size]:
+    """The sizes of both tables on crosses.
+
+    Args:
+        quick: names of the rows of the quick run.
+    """
+    return {
+        "default": Size(_SETTINGS, seeds=3, search={"lr": (3e-3, 1e-3), "weight": (10.0, 1.0)}),
+        "quick": Size({**_SETTINGS, "weight": 10.0}, seeds=1, rows=quick),
+        "full": Size({**_SETTINGS, **_FULL}, seeds=10),
+    }
+
 
 ACTDIFF_SYNTHETIC = Recipe(
     name="actdiff-synthetic",
@@ -103,18 +117,9 @@ paper's figures are those of its Table 1, whose caption calls test AUC what its 
     tolerance=0.1,
     score="score",
     rows=_rows(),
-    sizes={
-        "default": Size(SYNTHETIC_SETTINGS, seeds=3, search={"lr": (3e-3, 1e-3), "weight": (10.0, 1.0)}),
-        "quick": Size(
-            {**SYNTHETIC_SETTINGS, "weight": 10.0},
-            seeds=1,
-            rows=tuple(row.name for row in _rows() if row.name.startswith(("CNN", "ResNet")) and "," not in row.name),
-        ),
-        "full": Size(
-            {**SYNTHETIC_SETTINGS, "weight": 10.0, "lr": 1e-3, "channels": 16, "schedule": "constant", **LONG},
-            seeds=10,
-        ),
-    },
+    sizes=synthetic_sizes(
+        tuple(row.name for row in _rows() if row.name.startswith(("CNN", "ResNet")) and "," not in row.name)
+    ),
     train=train_shortcut_row,
     needs_data="the folder of the authors' files distractor1.npz to distractor3.npz",
     findings="""**What holds.** With BatchNorm every network that classifies plainly learns the training images and is

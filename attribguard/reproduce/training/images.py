@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torchmetrics.functional.classification import binary_auroc
 
+from attribguard.functional.ranks import as_ranks
+
 __all__ = ["Batches", "Images", "accuracy", "auc", "auc_of", "logits_of", "slices"]
 
 _AT_ONCE = 250  # images; the maps of a whole test set would take gigabytes
@@ -98,6 +100,4 @@ def auc_of(logits: Tensor, targets: Tensor) -> float:
     margins = logits[:, 1] - logits[:, 0]
     if not bool(margins.isfinite().all()):
         return float("nan")
-    # By rank: probabilities of large margins would round to 1 and become ties.
-    _, ranks = margins.unique(return_inverse=True)
-    return binary_auroc(ranks / len(ranks), targets).item()
+    return binary_auroc(as_ranks(margins), targets).item()

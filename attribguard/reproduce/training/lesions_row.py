@@ -13,6 +13,7 @@ from torchmetrics.functional.classification import binary_auroc, binary_average_
 
 from attribguard.attribution import cam
 from attribguard.errors import check_choice
+from attribguard.functional.ranks import as_ranks
 from attribguard.losses import BCE, ClassBalancedFocal, Focal, WeightedBCE
 from attribguard.models import t_densenet
 from attribguard.probes import ActivationQuantile, ConceptCount, SoftIoBB, SoftIoR
@@ -114,8 +115,7 @@ def _classified(network: nn.Module, images: Images, device: torch.device) -> dic
     for column, chance, truth in zip(logits.T, probability.T, targets.long().T, strict=True):
         if len(truth.unique()) < 2:  # a label that is in none or all of few images has no ranking
             continue
-        # By rank: probabilities of large logits would round to 1 and become ties.
-        ranks = column.unique(return_inverse=True)[1] / len(column)
+        ranks = as_ranks(column)
         figures["auroc"].append(binary_auroc(ranks, truth))
         figures["ap"].append(binary_average_precision(ranks, truth))
         figures["recall"].append((chance[truth == 1] >= 0.5).float().mean())
