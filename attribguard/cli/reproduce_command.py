@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -28,7 +29,10 @@ def reproduce_(
     seeds: Annotated[int | None, typer.Option(metavar="N", help="How many, from 0 on.")] = None,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Write rows, table and picture here.")] = Path("reproduced"),
     device: Annotated[str, typer.Option(help="Where to train, as torch names it.")] = "cpu",
-    jobs: Annotated[int, typer.Option(metavar="N", help="Trainings at once, each in a process of its own.")] = 1,
+    jobs: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Trainings at once, a process each; by default as many as there are CPU cores."),
+    ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Minutes, one seed: shows that it runs.")] = False,
     full: Annotated[bool, typer.Option("--full", help="The paper's own size, for a GPU.")] = False,
 ) -> None:
@@ -47,12 +51,23 @@ def reproduce_(
         if quick and full:
             raise RangeError(got="--quick and --full", needed="one of them", fix="leave the other out")
         size = "quick" if quick else "full" if full else "default"
+        jobs = default_jobs(device) if jobs is None else jobs
         with BarWatch() as watch:
             files = reproduce(
                 RECIPES[name or ""], out, data=data, size=size, seeds=seeds, device=device, jobs=jobs, watch=watch
             )
     for file in files:
         typer.echo(file)
+
+
+def default_jobs(device: str, environment: Mapping[str, str] = os.environ) -> int:
+    """Trainings at once where nobody says: one a core, for each computes on one thread.
+
+    Args:
+        device: where to train, as torch names it; an accelerator gets one training at a time.
+        environment: in which a launcher such as torchrun tells how many processes it has started; each gets one.
+    """
+    return os.cpu_count() or 1 if device == "cpu" and "WORLD_SIZE" not in environment else 1
 
 
 def _recipes(recipes: Mapping[str, Recipe]) -> Table:

@@ -1,6 +1,7 @@
 import pytest
 
 from attribguard.cli import app
+from attribguard.cli.reproduce_command import default_jobs
 from attribguard.reproduce import RECIPES
 from tests.reproduce.small import small, train
 
@@ -26,7 +27,7 @@ def test_the_list_names_every_table(capsys, monkeypatch):
 
 
 def test_a_run_prints_its_files_and_shows_progress_on_the_error_stream(table, capsys, tmp_path):
-    assert call("small", "--out", "out", "--seeds", "1") == 0
+    assert call("small", "--out", "out", "--seeds", "1", "--jobs", "1") == 0
     out, err = capsys.readouterr()
     assert out.splitlines() == ["out/small.jsonl", "out/small.md", "out/small.png"]
     assert "trainings" in err and (tmp_path / "out" / "small.md").exists()
@@ -39,6 +40,7 @@ def test_a_run_prints_its_files_and_shows_progress_on_the_error_stream(table, ca
         (["nothing"], "got NAME='nothing'"),
         (["small", "--quick", "--full"], "got --quick and --full"),
         (["small", "--seeds", "0"], "got seeds=0"),
+        (["small", "--jobs", "0"], "got jobs=0"),
         (["decoy-fashion"], "got decoy-fashion without data"),
         (["decoy-fashion", "--data", "nowhere"], "nowhere"),
     ],
@@ -48,6 +50,16 @@ def test_bad_input_gives_one_line_and_exit_code_2(table, capsys, tmp_path, argum
     out, err = capsys.readouterr()
     assert out == "" and list(tmp_path.iterdir()) == []
     assert err.splitlines()[-1].startswith("attribguard: ") and message in err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("device", "environment", "expected"), [("cpu", {}, 3), ("cuda", {}, 1), ("cpu", {"WORLD_SIZE": "2"}, 1)]
+)
+def test_cores_train_side_by_side_unless_there_is_an_accelerator_or_a_launcher(
+    monkeypatch, device, environment, expected
+):
+    monkeypatch.setattr("os.cpu_count", lambda: 3)
+    assert default_jobs(device, environment) == expected
 
 
 def test_an_interruption_says_how_to_go_on(table, capsys, monkeypatch, tmp_path):
@@ -60,6 +72,6 @@ def test_an_interruption_says_how_to_go_on(table, capsys, monkeypatch, tmp_path)
         return train(run)
 
     monkeypatch.setitem(RECIPES, "small", small(function=interrupted))
-    assert call("small") == 130
+    assert call("small", "--jobs", "1") == 130
     assert capsys.readouterr().err.endswith("attribguard: interrupted; the same command goes on where it stopped\n")
     assert (tmp_path / "reproduced" / "small.jsonl").read_text("utf-8").count("\n") == 3

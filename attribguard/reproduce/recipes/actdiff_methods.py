@@ -41,7 +41,7 @@ def method_rows(
         paper: short name of the method to the paper's figures, by metric.
         suffix: of the rows' names.
         chosen_by: the suffix of the rows whose settings are taken over; by default each row has its own search.
-        **settings: of all rows.
+        **settings: of all rows; what is set here is not searched.
     """
     rows = []
     for short, method in NAMES.items():
@@ -52,7 +52,7 @@ def method_rows(
                 f"{network} {method}{suffix}",
                 {"network": network, "method": method, **settings},
                 paper.get(short, {}),
-                ("lr", "weight") if short in _PENALISED else ("lr",),
+                tuple(name for name in ("lr", "weight")[: 2 if short in _PENALISED else 1] if name not in settings),
                 None if chosen_by is None else f"{network} {method}{chosen_by}",
             )
         )

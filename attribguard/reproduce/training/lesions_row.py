@@ -32,6 +32,10 @@ LOSSES: dict[str, Callable[[Tensor], nn.Module]] = {
 }
 """The losses of the table, made from the targets (N, K) of the training images."""
 
+_MAPS = {"minmax": (True, "minmax"), "max": (True, "max"), "signed minmax": (False, "minmax")}
+"""How a map is made and measured: whether Grad-CAM ends in its ReLU, and the normalisation. A signed map under "max",
+which drops what is negative, would be the second of these again but for the enlarging in between."""
+
 _TOP = 0.005  # share of a unit's activations above its threshold, as in network dissection
 
 
@@ -47,7 +51,7 @@ def train_lesions_row(run: Run) -> Outcome:
 
     Returns:
         AUROC and average precision, the mean over labels; mean predicted probability of all labels and images, recall
-        at 0.5; soft IoBB and IoR of Grad-CAM under both normalisations; and concepts an image.
+        at 0.5; soft IoBB and IoR of Grad-CAM under both normalisations, and of its signed form; and concepts an image.
 
     Raises:
         RangeError: if a network, a loss or the data are unknown.
@@ -126,8 +130,8 @@ def _classified(network: nn.Module, images: Images, device: torch.device) -> dic
 def _located(network: nn.Module, images: Images, binary: bool, device: torch.device) -> dict[str, float]:
     """Of the class's own map and boxes: each finding of an image by itself, or all of them as the one class."""
     makers = {"IoBB": SoftIoBB, "IoR": SoftIoR}
-    metrics: dict[tuple[str, Any], Any] = {
-        (name, how): make(normalize=how) for name, make in makers.items() for how in ("minmax", "max")
+    metrics: dict[tuple[str, str], Any] = {
+        (name, how): make(normalize=normalize) for name, make in makers.items() for how, (_, normalize) in _MAPS.items()
     }
     for part in slices(images, device):
         for label in range(part["target"].shape[1]):
@@ -136,10 +140,11 @@ def _located(network: nn.Module, images: Images, binary: bool, device: torch.dev
             if not bool(has.any()):
                 continue
             some = {key: tensor[has] for key, tensor in part.items()}
-            maps = cam(network, some["image"], 1 if binary else label)
+            score = 1 if binary else label
+            maps = {relu: cam(network, some["image"], score, relu=relu) for relu in (True, False)}
             boxes = [each[mine].cpu() for each, mine in zip(some["boxes"], own[has], strict=True)]
-            for metric in metrics.values():
-                metric.update(maps, boxes)
+            for (_, how), metric in metrics.items():
+                metric.update(maps[_MAPS[how][0]], boxes)
     return {f"{name} {how}": metric.compute().item() for (name, how), metric in metrics.items()}
 
 

@@ -43,7 +43,7 @@ def train_shortcut_row(run: Run) -> Outcome:
     """Train one network with one method; the last epoch counts.
 
     Settings beside those of the images: ``network``, ``norm``, ``channels``, ``method``, ``weight`` of each penalty,
-    ``epochs`` (or, for one network alone, ``epochs ResNet`` and the like),
+    ``epochs`` (or, for one network alone, ``epochs ResNet`` and the like) and ``least epochs`` of a row,
     ``batch_size``, ``lr``, ``schedule``; ``reconstruction``: its weight in the networks with a decoder, and
     ``reconstruction_loss``; ``keep_maps``: whether the mean saliency goes into the rows.
 
@@ -68,7 +68,7 @@ def train_shortcut_row(run: Run) -> Outcome:
         guard,
         guarded(guard, "mask", "annotated"),
         splits.train,
-        epochs=s.get(f"epochs {s['network']}", s["epochs"]),
+        epochs=max(s.get(f"epochs {s['network']}", s["epochs"]), s.get("least epochs", 0)),
         batch_size=s["batch_size"],
         lr=s["lr"],
         schedule=s["schedule"],
