@@ -21,8 +21,9 @@ holds the settings, the epoch curves and the seconds of each training; `python -
 page of them. Results that speak against a method stand here like all others.
 
 The minutes below a table are those of its trainings one after the other, in one thread each, while other work shared
-the machine's two cores; `--jobs 2` makes two at once. `--quick` shows in minutes that a table runs, `--full` is the
-paper's own size, for a GPU; neither has been run for this page.
+the machine's two cores; the command makes as many at once as there are cores. With `--quick`, which shows that a table
+runs, each of the seven took 1 to 4 minutes, two trainings at once on a loaded machine of two cores. `--full` is the
+paper's own size, for a GPU, and has not been run for this page.
 """
 
 
