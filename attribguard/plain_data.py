@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import types
@@ -11,11 +12,24 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
-__all__ = ["parse_json", "read_regular", "typed"]
+__all__ = ["check_regular", "parse_json", "read_regular", "typed"]
 
 T = TypeVar("T")
 
 _MOST = 2**63  # what numpy and torch hold as an integer
+
+
+def check_regular(path: Path) -> None:
+    """Refuse what is there and no file: opening a pipe may never come to its end, nor does reading a device.
+
+    Args:
+        path: to be opened.
+
+    Raises:
+        OSError: if it is a folder, a pipe or a device.
+    """
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "is no file")
 
 
 def read_regular(path: Path) -> bytes:
@@ -25,10 +39,9 @@ def read_regular(path: Path) -> bytes:
         path: of the file.
 
     Raises:
-        OSError: if it cannot be read, or is no file: a pipe would never come to its end, nor would a device.
+        OSError: if it cannot be read, or as :func:`check_regular`.
     """
-    if path.exists() and not path.is_file():
-        raise OSError(0, "no file")
+    check_regular(path)
     return path.read_bytes()
 
 
@@ -93,7 +106,7 @@ def _typed(kind: Any, plain: Any, at: str, special: Mapping[str, Callable[[Any],
     if origin is tuple and isinstance(plain, list):
         kinds = inner[:1] * len(plain) if inner[1:] == (...,) else inner
         if len(kinds) == len(plain):
-            return tuple(_typed(each, value, f"{at}.{i}") for i, (each, value) in enumerate(zip(kinds, plain, strict=True)))
+            return tuple(_typed(kinds[i], value, f"{at}.{i}") for i, value in enumerate(plain))
     if origin in (dict, Mapping) and isinstance(plain, dict):
         return {_text(key, at): _typed(inner[1], value, f"{at}.{key}") for key, value in plain.items()}
     if kind is Any:
@@ -104,8 +117,10 @@ def _typed(kind: Any, plain: Any, at: str, special: Mapping[str, Callable[[Any],
 def _single(kind: Any, plain: Any, at: str) -> Any:
     if kind is str and isinstance(plain, str):
         return _text(plain, at)
-    if kind is bool and isinstance(plain, bool) or kind in (None, types.NoneType) and plain is None:
+    if kind is bool and isinstance(plain, bool):
         return plain
+    if kind is types.NoneType and plain is None:
+        return None
     if isinstance(plain, (int, float)) and not isinstance(plain, bool) and abs(plain) < math.inf:
         if kind is float:
             return float(plain) if abs(plain) < 2.0**1000 else _refuse(plain, kind, at)

@@ -9,6 +9,8 @@ from typing import IO, Any
 
 import torch
 
+from attribguard.plain_data import check_regular
+
 __all__ = ["load_plain", "refuse_packed"]
 
 _ARCHIVE = b"PK\x03\x04"  # by which torch.load knows one
@@ -25,8 +27,7 @@ def load_plain(path: Path) -> Any:
         ValueError: as :func:`refuse_packed`.
         Exception: of any other kind, for a damaged or hostile file: whatever the unpickler stumbles over.
     """
-    if path.exists() and not path.is_file():
-        raise OSError(0, "no file")  # a pipe would never come to its end
+    check_regular(path)
     with path.open("rb") as file:
         refuse_packed(file)
         return torch.load(file, map_location="cpu", weights_only=True)

@@ -16,6 +16,7 @@ from torch import nn
 from torchvision.transforms import Normalize
 
 from attribguard.errors import DataError, ModelError
+from attribguard.plain_data import check_regular
 from attribguard.weights_file import load_plain
 
 __all__ = ["load_model"]
@@ -114,6 +115,7 @@ def _load(model: nn.Module, checkpoint: Path) -> None:
 
 
 def _read(checkpoint: Path) -> Any:
+    check_regular(checkpoint)
     if checkpoint.suffix == ".safetensors":
         return load_file(checkpoint)
     loaded = load_plain(checkpoint)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from attribguard.errors import DataError
+from attribguard.plain_data import check_regular
 
 __all__ = ["read_idx"]
 
@@ -26,8 +27,8 @@ def read_idx(path: str | os.PathLike[str], dims: int) -> Tensor:
     """Read a gzip-packed IDX file of unsigned bytes. Never unpickles, and never trusts the header with memory.
 
     The header holds two zero bytes, the code of the type, the number of axes, and the length of each axis as four
-    bytes, the highest first. A header that promises more than gzip can have packed into the file is refused at once; the
-    payload grows in steps, so that one that promises more than the file holds costs no more memory than that.
+    bytes, the highest first. A header that promises more than gzip can have packed into the file is refused at once;
+    the payload grows in steps, so that one that promises more than the file holds costs no more memory than that.
 
     Source: the description on the MNIST page (LeCun et al.). Departure: of its types only unsigned bytes are read.
 
@@ -52,8 +53,7 @@ def read_idx(path: str | os.PathLike[str], dims: int) -> Tensor:
     """
     path = Path(path)
     try:
-        if path.exists() and not path.is_file():
-            raise OSError(0, "no file")  # a pipe would never come to its end
+        check_regular(path)
         with gzip.open(path) as file:
             start = file.read(4)
             if start != bytes([0, 0, _BYTES, dims]):
@@ -61,10 +61,10 @@ def read_idx(path: str | os.PathLike[str], dims: int) -> Tensor:
                 raise DataError(got=f"{path}, which starts with {start.hex(' ') or 'nothing'}", needed=needed, fix=_FIX)
             lengths = file.read(4 * dims)
             shape = [int.from_bytes(lengths[at : at + 4], "big") for at in range(0, 4 * dims, 4)]
-            size, payload, held = math.prod(shape), bytearray(), path.stat().st_size
-            if size > min(_MOST, _PACKED * held):
+            size, payload, packed = math.prod(shape), bytearray(), path.stat().st_size
+            if size > min(_MOST, _PACKED * packed):
                 raise DataError(
-                    got=f"{path}, whose header says {tuple(shape)}, in a file of {held} bytes",
+                    got=f"{path}, whose header says {tuple(shape)}, in a file of {packed} bytes",
                     needed=f"{_MOST} bytes or fewer, and no more than gzip can pack into the file",
                     fix=_FIX,
                 )

@@ -30,7 +30,7 @@ _BROKEN = (
 
 
 def read_npz(path: Path, names: Sequence[str]) -> dict[str, NDArray[np.generic]]:
-    """Read arrays of integers or booleans.
+    """Read arrays of numbers, booleans or text.
 
     A member must hold exactly as many bytes as its header says, which is looked at before memory is set aside.
 
@@ -42,7 +42,7 @@ def read_npz(path: Path, names: Sequence[str]) -> dict[str, NDArray[np.generic]]
         The arrays by their names, without those that are not there.
 
     Raises:
-        DataError: if the file is missing, no ``.npz`` file or damaged, an array has another type, or holds more than
+        DataError: if the file is missing, no ``.npz`` file or damaged, or an array holds anything else or more than
             2**28 bytes.
 
     Example:
@@ -60,8 +60,8 @@ def read_npz(path: Path, names: Sequence[str]) -> dict[str, NDArray[np.generic]]
             return {name: _read(archive, f"{name}.npy") for name in names if f"{name}.npy" in held}
     except _BROKEN as error:
         raise DataError(
-            got=f"{path}, which is no .npz file, is damaged, or holds other than plain arrays ({error})",
-            needed=f"an .npz file of integers or booleans, {_MOST} bytes an array at most",
+            got=f"{path}, which is no .npz file, is damaged, or holds Python objects, never unpickled ({error})",
+            needed=f"an .npz file of plain arrays, each of {_MOST} bytes or fewer",
             fix="write it again with np.savez",
         ) from error
 
@@ -75,7 +75,7 @@ def _read(archive: zipfile.ZipFile, name: str) -> NDArray[np.generic]:
         if version not in _HEADERS:
             raise ValueError(f"{name} in version {version} of the format")
         shape, by_columns, dtype = _HEADERS[version](start)
-        if dtype.kind not in "biu":
+        if dtype.kind not in "biufcSU":
             raise ValueError(f"{name} of the type {dtype}")
         size = math.prod(shape) * dtype.itemsize
         if min(shape, default=0) < 0 or size > _MOST:

@@ -70,7 +70,7 @@ def read_picture_header(path: str | os.PathLike[str]) -> PictureHeader:
     try:
         about = path.stat()
         if not stat.S_ISREG(about.st_mode):
-            raise OSError("no file")
+            raise OSError("it is no file")
         if about.st_size > _BYTES:
             raise OSError(f"{about.st_size} bytes")
         with path.open("rb") as file:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from attribguard.data.files.refusals import Refusals
 from attribguard.errors import DataError
+from attribguard.plain_data import check_regular
 
 __all__ = ["read_list", "read_table"]
 
@@ -38,7 +39,7 @@ def read_table(path: Path, columns: Sequence[str], refusals: Refusals) -> Iterat
     """
     number = 1
     try:
-        _check_file(path)
+        check_regular(path)
         with path.open(encoding="utf-8-sig", newline="") as file:
             lines = csv.reader(file, strict=True)
             names = [name.strip() for name in next(lines, [])]
@@ -76,7 +77,7 @@ def read_list(path: Path) -> dict[str, int]:
         DataError: if the file is missing or no UTF-8, or a name is there twice.
     """
     try:
-        _check_file(path)
+        check_regular(path)
         lines = path.read_text("utf-8-sig").splitlines()
     except FileNotFoundError as error:
         raise _broken(path, "which does not exist") from error
@@ -91,11 +92,6 @@ def read_list(path: Path) -> dict[str, int]:
                 fix="remove one of the lines",
             )
     return numbers
-
-
-def _check_file(path: Path) -> None:
-    if path.exists() and not path.is_file():
-        raise OSError("no file")  # a pipe would never come to its end
 
 
 def _check_names(path: Path, names: list[str], columns: Sequence[str]) -> None:

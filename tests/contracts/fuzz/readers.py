@@ -1,6 +1,5 @@
-"""Every reader of the library: a folder of valid files for it, and how it reads them. A new one is a line in READERS."""
+"""Every reader of the library: a folder of valid files, and how it reads them. A new one is a line in READERS."""
 
-import dataclasses
 import importlib.util
 import json
 from collections.abc import Callable
@@ -34,15 +33,11 @@ PIXELS = np.random.default_rng(0).integers(0, 256, (6, 8)).astype(np.uint8)
 
 @dataclass(frozen=True)
 class Reader:
-    """One reader.
-
-    `write` makes a valid folder, `read` reads it, and every file of it is damaged in turn, but for those named `fixed`.
-    """
+    """`write` makes a valid folder, and `read` reads it; each of its files may be damaged between the two."""
 
     name: str
     write: Callable[[Path], object]
     read: Callable[[Path], object]
-    fixed: tuple[str, ...] = ()
 
 
 def linear():
@@ -115,7 +110,8 @@ def _write_chest_xray(folder):
         write_png(folder / "images" / name, PIXELS)
     lines = ("1_000.png,Mass|Hernia,0,1", "2_000.png,No Finding,0,2")
     write_lines(folder / "Data_Entry_2017.csv", "Image Index,Finding Labels,Follow-up #,Patient ID", *lines)
-    write_lines(folder / "BBox_List_2017.csv", "Image Index,Finding Label,Bbox [x,y,w,h],,,", "1_000.png,Mass,1,1,2,2,,,")
+    box = "1_000.png,Mass,1,1,2,2,,,"
+    write_lines(folder / "BBox_List_2017.csv", "Image Index,Finding Label,Bbox [x,y,w,h],,,", box)
     write_lines(folder / "train_val_list.txt", "1_000.png")
     write_lines(folder / "test_list.txt", "2_000.png")
 
@@ -133,9 +129,8 @@ def _read_items(data):
 
 
 def _write_report(folder):
-    networks = dict(baseline=Corner(swap=True), class_names=["low", "high"])
-    groups = ["a", "b"] * 10
-    audit(Corner(), list(batches(20, group=groups)), **networks).to_json(folder / "report.json")
+    options = {"baseline": Corner(swap=True), "class_names": ["low", "high"]}
+    audit(Corner(), list(batches(20, group=["a", "b"] * 10)), **options).to_json(folder / "report.json")
 
 
 def _read_report(folder):
@@ -160,7 +155,8 @@ def _read_scan(folder):
     assert scan.irrelevant_mask().shape[2:] == scan.grid.image
 
 
-PAIR = {"source_class": 0, "target_class": 1, "sources": 8, "targets": 2, "drop": [0.1, 0.2], "p_values": [0.5, 0.01]}
+PAIR = {"key": "0123", "source_class": 0, "target_class": 1, "sources": 8, "targets": 2, "drop": [0.1, 0.2],
+        "p_values": [0.5, 0.01], "untested": None}  # fmt: skip
 ROW = {"row": "a", "final": True, "seed": 0, "settings": {"weight": 1.0}, "metrics": {"test": 0.5, "valid": None},
        "curves": {"valid": [0.5, None]}, "maps": {"m": [[0.5]]}, "seconds": 1.5,
        "machine": {"processor": "x", "cores": 2, "device": "cpu"}, "versions": {"torch": "2"}}  # fmt: skip
@@ -225,10 +221,11 @@ READERS = [
     Reader("PadChest", _write_padchest, lambda folder: _read_items(PadChest(folder, "table.csv", on_error="skip"))),
     Reader("report", _write_report, _read_report),
     Reader("scan", _write_scan, _read_scan),
-    Reader("pairs", _write_jsonl("pairs.jsonl", *({"key": "0123", "untested": None, **PAIR, "source_class": i} for i in (0, 2))),
+    Reader("pairs", _write_jsonl("pairs.jsonl", PAIR, PAIR | {"source_class": 2}),
            lambda folder: PairRecords(folder / "pairs.jsonl").find(0, 1, "0123")),
     Reader("records", _write_jsonl("rows.jsonl", ROW, ROW | {"seed": 1}), _read_records),
-    Reader("progress", _write_progress, lambda folder: ProgressFile(folder / "rows.jsonl", {"model": linear_of_ones()}, {})),
+    Reader("progress", _write_progress,
+           lambda folder: ProgressFile(folder / "rows.jsonl", {"model": linear_of_ones()}, {})),
     Reader("checkpoints", _write_checkpoints, _read_checkpoints),
     Reader("Swin checkpoint", _write_swin, _read_swin),
 ]  # fmt: skip
