@@ -81,7 +81,7 @@ def _read(archive: zipfile.ZipFile, name: str) -> NDArray[np.generic]:
         if min(shape, default=0) < 0 or size > _MOST:
             raise ValueError(f"{name} of {shape}")
         values = start.read()
-        values += member.read(size + 1 - len(values))  # one byte more than promised would show
+        values += member.read(max(0, size + 1 - len(values)))  # one byte more than promised would show
     if len(values) != size:
         raise ValueError(f"{name} of {shape} with {len(values)} bytes or more of {size}")
     return np.frombuffer(values, dtype).reshape(shape, order="F" if by_columns else "C")

@@ -2,6 +2,7 @@
 
 import argparse
 import faulthandler
+import logging
 import sys
 import tempfile
 from pathlib import Path
@@ -20,6 +21,7 @@ parser.add_argument("--keep", type=Path, help="a folder for the files that a rea
 asked = parser.parse_args()
 
 torch.set_num_threads(1)
+logging.disable()  # nibabel's, of headers that it mends
 faulthandler.dump_traceback_later(60 * asked.minutes + 120, exit=True)  # a hang in C hears no signal
 with tempfile.TemporaryDirectory() as folder:
     chosen = [reader for reader in READERS if not asked.reader or reader.name in asked.reader]

@@ -2,10 +2,10 @@
 
 import gzip
 import io
-import json
 import math
 import random
 import struct
+import warnings
 import zipfile
 import zlib
 
@@ -152,7 +152,8 @@ def _archive(content, _, rng):
             members[place] = name, _bytes(data, [other for _, other in members], rng)
     file = io.BytesIO()
     methods = (*[zipfile.ZIP_STORED] * 12, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
-    with zipfile.ZipFile(file, "w", rng.choice(methods)) as archive:
+    with warnings.catch_warnings(), zipfile.ZipFile(file, "w", rng.choice(methods)) as archive:
+        warnings.simplefilter("ignore")  # of names that are there twice
         for name, data in members:
             archive.writestr(zipfile.ZipInfo(name or "x"), data, rng.choice(methods))
     whole = file.getvalue()
@@ -195,8 +196,3 @@ _INNER = {
 def seeded(seed, number):
     """A generator of its own for each input, so that one input can be made again without those before it."""
     return random.Random(f"{seed}/{number}")
-
-
-def as_json(value):
-    """Bytes of a value, as a writer of this library would write it."""
-    return json.dumps(value).encode()
