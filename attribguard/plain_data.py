@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
-import math
+import sys
 import types
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
@@ -121,11 +121,11 @@ def _single(kind: Any, plain: Any, at: str) -> Any:
         return plain
     if kind is types.NoneType and plain is None:
         return None
-    if isinstance(plain, (int, float)) and not isinstance(plain, bool) and abs(plain) < math.inf:
-        if kind is float:
-            return float(plain) if abs(plain) < 2.0**1000 else _refuse(plain, kind, at)
-        if kind is int and isinstance(plain, int) and -_MOST <= plain < _MOST:
-            return plain
+    if kind is float and isinstance(plain, (int, float)) and not isinstance(plain, bool):
+        if abs(plain) <= sys.float_info.max:  # false for NaN, and for integers that no float holds
+            return float(plain)
+    elif kind is int and isinstance(plain, int) and not isinstance(plain, bool) and -_MOST <= plain < _MOST:
+        return plain
     return _refuse(plain, kind, at)
 
 

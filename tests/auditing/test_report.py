@@ -109,7 +109,7 @@ def changed(plain, *path):
         (("models", "model", "scan", "pairs", 0, "source", -1), "patches"),
         (("models", "model", "concepts", "best", []), "concepts"),
         (("images", 0, "seen", "model", "logits", []), "logits"),
-        (("images", 0, "seen", "model", "logits", 0, 1e999), "inf"),
+        (("images", 0, "seen", "model", "logits", 0, 1e999), "no JSON"),
         (("images", 0, "seen", "model", "where", {}), "looks"),
         (("images", 0, "seen", {}), "as seen by"),
         (("images", 0, "target", -1), "logits, a class"),
