@@ -189,3 +189,20 @@ def test_text_of_a_scan_that_is_no_json_is_refused():
     for text in ("[" * 100_000, bombs.scan(passes="5"), bombs.scan(picture=[[300] * 4] * 4), bombs.scan(seed=2**70)):
         with pytest.raises(DataError, match="no scan"):
             ScanResult.from_json(text)
+
+
+@pytest.mark.parametrize("content", [b"a note of mine", b"\xff\xd8\xff", b"{}", b"[1,\n2]"])
+@pytest.mark.parametrize("read", [PairRecords, lambda path: ProgressFile(path, {}, {})])
+def test_a_file_of_something_else_is_not_taken_for_an_interrupted_one_and_cut(read, content, tmp_path):
+    (tmp_path / "mine").write_bytes(content)
+    with pytest.raises(DataError):
+        read(tmp_path / "mine")
+    assert (tmp_path / "mine").read_bytes() == content
+
+
+def test_classes_named_by_more_digits_than_a_number_may_have_are_sorted_by_their_size(tmp_path):
+    names = ["1" + "0" * 5000, "010", "9", "2" * 5000]
+    write_lines(tmp_path / "labels.csv", "file,label", *(f"{i}.png,{name}" for i, name in enumerate(names)))
+    for i in range(len(names)):
+        write_png(tmp_path / "images" / f"{i}.png", np.zeros((2, 2), np.uint8))
+    assert ImageFolderWithMasks(tmp_path, masks="none").labels == ("9", "010", "2" * 5000, "1" + "0" * 5000)

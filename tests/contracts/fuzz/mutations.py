@@ -83,9 +83,9 @@ def _number(data, at, rng):
 def _packed(content, others, rng):
     """What gzip packed, damaged within; or more behind it."""
     if rng.random() < 0.1:
-        return content + gzip.compress(BOMB * rng.randint(1, 4), 1)
+        return content + gzip.compress(BOMB * rng.randint(1, 4), 1, mtime=0)
     inner = _bytes(gzip.decompress(content), [gzip.decompress(other) for other in others[:2]], rng)
-    return gzip.compress(inner, 1)
+    return gzip.compress(inner, 1, mtime=0)
 
 
 def _png(content, _, rng):
