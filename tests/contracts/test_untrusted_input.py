@@ -90,7 +90,7 @@ class Evil:
 @pytest.mark.parametrize(
     ("read", "words"),
     [
-        (crash, "KeyError: 'no such key'"), (hang, "no end after 0.2 s"), (hoard, "MB of memory"),
+        (crash, "KeyError: 'no such key'"), (hang, "no end after 0.2 s of"), (hoard, "MB of memory"),
         (climb, "opened "), (look_around, "opened "), (run_a_program, "pickle.find_class"), (warn, "UserWarning: odd"),
     ],
 )  # fmt: skip
