@@ -8,8 +8,10 @@ from pathlib import Path
 
 from torch import nn
 
+from attribguard.auditing.coherence import check_row
 from attribguard.auditing.rows import ImageRow
 from attribguard.errors import DataError
+from attribguard.plain_data import parse_json, read_regular, typed
 from attribguard.probes.patch_swap.pair_records import Fingerprint
 
 __all__ = ["ProgressFile"]
@@ -34,17 +36,19 @@ class ProgressFile:
         if path is None:
             return
         keys = {name: Fingerprint(model, options).of([]) for name, model in models.items()}
-        head = json.dumps({"audit": keys}, sort_keys=True) + "\n"
+        head = json.dumps({"audit": keys}, sort_keys=True).encode()
         try:
-            content = path.read_bytes() if path.exists() else b""
-            whole = content[: content.rfind(b"\n") + 1]
-            lines = whole.decode("utf-8").splitlines(keepends=True)
-            if lines and lines[0] != head:
+            content = read_regular(path) if path.exists() else b""
+            *lines, torn = content.split(b"\n")
+            if (lines or [torn])[0] != head[: None if lines else len(torn)]:
                 raise ValueError("of another network, or with other options")
-            self.rows = [ImageRow.of(json.loads(line)) for line in lines[1:]]
-            if whole != content or not lines:
-                path.write_bytes(whole or head.encode())
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            rows = [typed(ImageRow, parse_json(line)) for line in lines[1:]]
+            for row in rows:
+                check_row(row, keys)
+            if torn or not lines:
+                path.write_bytes(content[: len(content) - len(torn)] or head + b"\n")
+            self.rows = rows
+        except (OSError, ValueError) as error:
             raise DataError(
                 got=f"{path}, which is no audit to go on with ({error})",
                 needed="the file of an earlier run of the same audit",

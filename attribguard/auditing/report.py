@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 
 from attribguard.auditing.bootstrap import Figure
-from attribguard.auditing.concepts import Concepts, UnitFigure
+from attribguard.auditing.coherence import check_report
+from attribguard.auditing.concepts import Concepts
 from attribguard.auditing.figures import CLASSIFICATION, Difference, GroupFigure
 from attribguard.auditing.rows import LOCALISATION, ImageRow
-from attribguard.auditing.scanning import PairFigure, Scan
+from attribguard.auditing.scanning import Scan
 from attribguard.errors import DataError
+from attribguard.plain_data import parse_json, read_regular, typed
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -43,21 +45,6 @@ class ModelReport:
     groups: list[GroupFigure]
     scan: Scan | None
     concepts: Concepts | None
-
-    @classmethod
-    def of(cls, plain: Mapping[str, Any]) -> ModelReport:
-        """A report from JSON.
-
-        Args:
-            plain: as ``dataclasses.asdict`` gives it.
-        """
-        scan, concepts = plain["scan"], plain["concepts"]
-        return cls(
-            {key: Figure(**figure) for key, figure in plain["figures"].items()},
-            [GroupFigure(one["group"], Figure(**one["accuracy"])) for one in plain["groups"]],
-            scan and Scan(**{**scan, "pairs": [PairFigure(**pair) for pair in scan["pairs"]]}),
-            concepts and Concepts(**{**concepts, "best": [UnitFigure(**unit) for unit in concepts["best"]]}),
-        )
 
 
 @dataclass(frozen=True)
@@ -170,8 +157,8 @@ class AuditReport:
             DataError: if there is none, or it is none, or one of another version.
         """
         try:
-            plain = json.loads(Path(path).read_bytes())
-        except (OSError, ValueError, RecursionError) as error:
+            plain = parse_json(read_regular(Path(path)))
+        except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else "no JSON"
             raise DataError(got=f"{path} ({reason})", needed="a report", fix="check the path") from None
         version = plain.pop("format", None) if isinstance(plain, dict) else None
@@ -182,18 +169,10 @@ class AuditReport:
                 fix="audit again with this version",
             )
         try:
-            return cls(
-                **{
-                    **plain,
-                    "models": {name: ModelReport.of(model) for name, model in plain["models"].items()},
-                    "differences": {
-                        key: Difference(Figure(**one["figure"]), one["p_value"])
-                        for key, one in plain["differences"].items()
-                    },
-                    "images": [ImageRow.of(row) for row in plain["images"]],
-                }
-            )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            report = typed(cls, plain)
+            check_report(report.models, report.images, report.settings)
+            return report
+        except ValueError as error:
             raise DataError(got=f"{path}, of which a part is missing or odd ({error})", needed="a whole report",
                             fix="audit again") from None  # fmt: skip
 

@@ -76,15 +76,6 @@ class ImageRow:
     outline: str
     seen: Mapping[str, Seen]
 
-    @classmethod
-    def of(cls, plain: Mapping[str, Any]) -> ImageRow:
-        """A row as :meth:`plain` gives it, back again.
-
-        Args:
-            plain: from JSON.
-        """
-        return cls(**{**plain, "seen": {name: Seen(**seen) for name, seen in plain["seen"].items()}})
-
     def plain(self) -> dict[str, Any]:
         """Dicts, lists, strings and numbers."""
         return asdict(self)

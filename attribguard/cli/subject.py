@@ -16,6 +16,8 @@ from torch import nn
 from torchvision.transforms import Normalize
 
 from attribguard.errors import DataError, ModelError
+from attribguard.plain_data import check_regular
+from attribguard.weights_file import load_plain
 
 __all__ = ["load_model"]
 
@@ -113,8 +115,9 @@ def _load(model: nn.Module, checkpoint: Path) -> None:
 
 
 def _read(checkpoint: Path) -> Any:
+    check_regular(checkpoint)
     if checkpoint.suffix == ".safetensors":
         return load_file(checkpoint)
-    loaded = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    loaded = load_plain(checkpoint)
     inner = next((loaded[key] for key in _KEYS if isinstance(loaded.get(key), Mapping)), loaded)
     return clean_state_dict(inner)  # of the prefixes that wrappers add

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import zipfile
-import zlib
 from pathlib import Path
 from typing import Literal, Self
 
@@ -16,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from attribguard.data.drawing import check_whole, stream
+from attribguard.data.files.npz import read_npz
 from attribguard.errors import DataError
 
 __all__ = ["Crosses"]
@@ -161,20 +160,7 @@ def _cross(unit: int, arm: int) -> NDArray[np.bool_]:
 
 
 def _read(path: Path) -> dict[str, NDArray[np.generic]]:
-    if not path.is_file():
-        raise DataError(got=f"{path}, where there is no file", needed="an .npz file", fix="check the path")
-    broken = DataError(
-        got=f"{path}, which is no .npz file, is damaged, or holds Python objects (never unpickled)",
-        needed="an .npz file of plain arrays",
-        fix="write it again with np.savez",
-    )
-    if not zipfile.is_zipfile(path):  # np.load would take other formats too, and return other types for them
-        raise broken
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: np.asarray(archive[name]) for name in _ARRAYS if name in archive}
-    except (OSError, ValueError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
-        raise broken from error
+    arrays = read_npz(path, _ARRAYS)
     if missing := [name for name in _ARRAYS if name not in arrays]:
         raise DataError(got=f"{path} without {missing}", needed=f"the arrays {list(_ARRAYS)}", fix="add those missing")
     return arrays

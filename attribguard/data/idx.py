@@ -12,11 +12,14 @@ import torch
 from torch import Tensor
 
 from attribguard.errors import DataError
+from attribguard.plain_data import check_regular
 
 __all__ = ["read_idx"]
 
 _BYTES = 8  # the format's code for unsigned bytes, the only type these data sets use
 _CHUNK = 2**20
+_PACKED = 1032  # the most that gzip can pack into one byte
+_MOST = 2**30  # bytes, unpacked
 _FIX = "check the path, or fetch the file again"
 
 
@@ -24,8 +27,8 @@ def read_idx(path: str | os.PathLike[str], dims: int) -> Tensor:
     """Read a gzip-packed IDX file of unsigned bytes. Never unpickles, and never trusts the header with memory.
 
     The header holds two zero bytes, the code of the type, the number of axes, and the length of each axis as four
-    bytes, the highest first. The payload grows in steps, so that a header that promises more than the file holds costs
-    no more memory than what it does hold.
+    bytes, the highest first. A header that promises more than gzip can have packed into the file is refused at once;
+    the payload grows in steps, so that one that promises more than the file holds costs no more memory than that.
 
     Source: the description on the MNIST page (LeCun et al.). Departure: of its types only unsigned bytes are read.
 
@@ -37,8 +40,8 @@ def read_idx(path: str | os.PathLike[str], dims: int) -> Tensor:
         uint8 of that many axes, none of length 0.
 
     Raises:
-        DataError: if the file is missing, not gzip, damaged, of another type or number of axes, empty, or its payload
-            is shorter or longer than its header says.
+        DataError: if the file is missing, not gzip, damaged, of another type or number of axes, empty, of more than
+            2**30 bytes unpacked, or its payload is shorter or longer than its header says.
 
     Example:
         >>> import tempfile
@@ -50,6 +53,7 @@ def read_idx(path: str | os.PathLike[str], dims: int) -> Tensor:
     """
     path = Path(path)
     try:
+        check_regular(path)
         with gzip.open(path) as file:
             start = file.read(4)
             if start != bytes([0, 0, _BYTES, dims]):
@@ -57,7 +61,13 @@ def read_idx(path: str | os.PathLike[str], dims: int) -> Tensor:
                 raise DataError(got=f"{path}, which starts with {start.hex(' ') or 'nothing'}", needed=needed, fix=_FIX)
             lengths = file.read(4 * dims)
             shape = [int.from_bytes(lengths[at : at + 4], "big") for at in range(0, 4 * dims, 4)]
-            size, payload = math.prod(shape), bytearray()
+            size, payload, packed = math.prod(shape), bytearray(), path.stat().st_size
+            if size > min(_MOST, _PACKED * packed):
+                raise DataError(
+                    got=f"{path}, whose header says {tuple(shape)}, in a file of {packed} bytes",
+                    needed=f"{_MOST} bytes or fewer, and no more than gzip can pack into the file",
+                    fix=_FIX,
+                )
             # One byte more than promised would show. All at once would set the promised memory aside before reading.
             while chunk := file.read(min(_CHUNK, size + 1 - len(payload))):
                 payload += chunk

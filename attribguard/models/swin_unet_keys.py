@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from torch import Tensor, nn
 
 from attribguard.errors import DataError, ShapeError, TypeMismatchError, check_choice
+from attribguard.weights_file import load_plain
 
 __all__ = ["PARTS", "LoadReport", "Part", "load_into", "read_checkpoint", "translate", "unwrap"]
 
@@ -144,7 +144,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     """
     path = Path(path)
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = load_plain(path)
     except pickle.UnpicklingError as error:
         raise DataError(
             got=f"{path}, which holds more than tensors, or is no checkpoint",

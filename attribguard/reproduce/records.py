@@ -8,12 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from attribguard.errors import DataError
+from attribguard.plain_data import parse_json, read_regular, typed
 from attribguard.reproduce.jobs import Job, Record
 from attribguard.reproduce.recipe import Outcome
 
 __all__ = ["append", "make_record", "read", "repair"]
 
-_KEYS = {"row", "final", "seed", "settings", "metrics", "curves", "seconds", "machine", "versions"}
+_KINDS: dict[str, Any] = {
+    "row": str, "final": bool, "seed": int, "settings": dict[str, Any], "metrics": dict[str, float | None],
+    "curves": dict[str, list[float | None]], "seconds": float, "machine": dict[str, Any], "versions": dict[str, str],
+}  # fmt: skip
 _DIGITS = 6
 
 
@@ -77,20 +81,25 @@ def read(path: Path) -> list[Record]:
     Raises:
         DataError: if a line is no record.
     """
+    try:
+        content = read_regular(path) if path.exists() else b""
+    except OSError as error:
+        raise DataError(
+            got=f"{path}, which cannot be read ({error.strerror})", needed="a file", fix="write elsewhere"
+        ) from error
     records = []
-    lines = path.read_text("utf-8").splitlines() if path.exists() else []
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(content.removesuffix(b"\n").split(b"\n") if content else [], start=1):
         try:
-            record = json.loads(line)
-        except ValueError:
-            record = None
-        if not isinstance(record, dict) or not record.keys() >= _KEYS:
+            record = typed(dict[str, Any], parse_json(line))
+            if "maps" in record:
+                typed(dict[str, list[list[float | None]]], record["maps"])
+            records.append(record | {name: typed(kind, record.get(name)) for name, kind in _KINDS.items()})
+        except ValueError as error:
             raise DataError(
-                got=f"line {number} of {path}, which is no finished training",
+                got=f"line {number} of {path}, which is no finished training ({error})",
                 needed="a file that this command wrote",
                 fix="remove the line, or write elsewhere",
-            )
-        records.append(record)
+            ) from error
     return records
 
 

@@ -81,3 +81,46 @@ def test_figures_are_pictures(report):
     labels = [label.get_text() for label in axis.get_yticklabels()]
     assert labels[0] == "accuracy" and len(labels) == 7
     assert axis.lines[0].get_xdata()[0] == 1.0
+
+
+GROUP = {"group": "a", "accuracy": {"value": 1, "low": 0, "high": 1, "n": 9}}
+
+
+def changed(plain, *path):
+    """The report with what stands at a place exchanged for the last of `path`."""
+    plain = json.loads(json.dumps(plain))
+    inner = plain
+    for key in path[:-2]:
+        inner = inner[key]
+    inner[path[-2]] = path[-1]
+    return plain
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        (("models", "model", "figures", "accuracy", "value", "1"), "value: '1' is no"),
+        (("models", "model", "figures", {}), "accuracy"),
+        (("models", {}), "networks"),
+        (("models", "model", "groups", [GROUP]), "groups"),
+        (("models", "model", "scan", "rows", 10**9), "drops"),
+        (("models", "model", "scan", "pairs", 0, "p_values", [0.5]), "p values"),
+        (("models", "model", "scan", "pairs", 0, "drop", 0, 2.0), "above 1"),
+        (("models", "model", "scan", "pairs", 0, "source", -1), "patches"),
+        (("models", "model", "concepts", "best", []), "concepts"),
+        (("images", 0, "seen", "model", "logits", []), "logits"),
+        (("images", 0, "seen", "model", "logits", 0, 1e999), "no JSON"),
+        (("images", 0, "seen", "model", "where", {}), "looks"),
+        (("images", 0, "seen", {}), "as seen by"),
+        (("images", 0, "target", -1), "logits, a class"),
+        (("images", 0, "name", "\ud800"), "name"),
+        (("settings", "attribution", "none"), "attribution"),
+        (("settings", "versions", 5), "versions"),
+        (("settings", "seed", float("nan")), "no JSON"),
+    ],
+)  # fmt: skip
+def test_a_report_whose_parts_do_not_fit_is_refused_before_it_is_shown(report, path, words, tmp_path):
+    plain = json.loads(report.to_json(tmp_path / "report.json").read_text())
+    (tmp_path / "odd.json").write_text(json.dumps(changed(plain, *path)))
+    with pytest.raises(DataError, match=words):
+        AuditReport.from_json(tmp_path / "odd.json")

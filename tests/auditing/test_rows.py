@@ -9,6 +9,7 @@ from attribguard.auditing.batches import read_batch
 from attribguard.auditing.rows import ImageRow, image_rows, see
 from attribguard.errors import ModelError, RangeError
 from attribguard.functional.localisation import energy_inside
+from attribguard.plain_data import typed
 from tests.auditing.subjects import Corner, batches
 
 
@@ -84,4 +85,4 @@ def test_rows_go_through_json_unchanged():
     rows = image_rows(batch, {"model": see("model", Corner(), batch)[1]})
     assert [row.share for row in rows] == [0.25] * 5 and [row.group for row in rows] == list("01234")
     assert all(row.picture.startswith("data:image/webp") and row.outline.startswith("data:image/png") for row in rows)
-    assert [ImageRow.of(json.loads(json.dumps(row.plain()))) for row in rows] == rows
+    assert [typed(ImageRow, json.loads(json.dumps(row.plain()))) for row in rows] == rows

@@ -74,7 +74,7 @@ def test_a_header_that_promises_too_much_costs_no_memory(tmp_path, lengths):
     path = write_idx(tmp_path / "a.gz", lengths, bytes(10))
     tracemalloc.start()
     try:
-        with pytest.raises(DataError, match="holds 10 bytes"):
+        with pytest.raises(DataError, match="in a file of"):
             read_idx(path, dims=3)
         assert tracemalloc.get_traced_memory()[1] < 8e6
     finally:

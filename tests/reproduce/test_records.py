@@ -55,3 +55,25 @@ def test_a_line_that_is_no_training_is_refused_by_its_number(tmp_path, line):
     path.write_text(path.read_text("utf-8") + line + "\n", "utf-8")
     with pytest.raises(DataError, match="line 2 of"):
         read(path)
+
+
+def odd(**changes):
+    return json.dumps({**record(test=1.0), **changes}).encode()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b"\xff", b"[" * 100_000, b"", b'{"row": NaN}', odd(metrics=[1]), odd(seed="0"), odd(maps={"m": 5})],
+)
+def test_a_line_of_anything_else_is_refused_by_its_number(tmp_path, line):
+    path = tmp_path / "rows.jsonl"
+    append(path, record(test=0.25))
+    path.write_bytes(path.read_bytes() + line + b"\n")
+    with pytest.raises(DataError, match="line 2 of"):
+        read(path)
+
+
+def test_a_line_may_hold_what_other_systems_take_for_the_end_of_one(tmp_path):
+    name = "a\u2028b\u0085c"
+    append(tmp_path / "rows.jsonl", {**record(test=0.25), "row": name})
+    assert [r["row"] for r in read(tmp_path / "rows.jsonl")] == [name]

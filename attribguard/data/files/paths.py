@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from attribguard.errors import DataError
@@ -38,6 +39,8 @@ def inside_folder(folder: str | os.PathLike[str], name: str) -> Path:
     try:
         base = root.resolve()
         path = (base / name).resolve()
+        with suppress(FileNotFoundError, NotADirectoryError):
+            path.lstat()  # refuses a name that is too long for the system, whatever is asked of the path later
     except (OSError, RuntimeError) as error:  # a circle of links, which is the one or the other by version of Python
         raise _refused(root, name, "leads nowhere within the folder") from error
     if path == base or not path.is_relative_to(base):
@@ -77,7 +80,11 @@ class NamesInFolder:
         if parent not in self._parents:
             self._parents[parent] = inside_folder(self.folder, parent)
         path = self._parents[parent] / last
-        return inside_folder(self.folder, name) if last == "." or path.is_symlink() else path
+        try:
+            link = path.is_symlink()
+        except OSError:
+            link = True  # what is wrong with the name, inside_folder says
+        return inside_folder(self.folder, name) if last == "." or link else path
 
 
 def given_path(folder: str | os.PathLike[str], name: str | os.PathLike[str]) -> Path:
@@ -103,13 +110,17 @@ def given_path(folder: str | os.PathLike[str], name: str | os.PathLike[str]) -> 
 def _check_name(folder: Path, name: str) -> None:
     # On Windows "\" parts folders and "c:" is a drive: refused everywhere, so that a table reads alike on all systems.
     parts = name.split("/")
+    try:
+        os.fsencode(name)
+    except UnicodeEncodeError:  # half of a surrogate pair, as JSON can hold it
+        parts = [""]
     if not name.strip() or "\0" in name or "\\" in name or name[1:2] == ":" or "" in parts or ".." in parts:
         raise _refused(folder, name, "is no name in the folder")
 
 
 def _refused(folder: Path, name: str, why: str) -> DataError:
     return DataError(
-        got=f"the file name {name!r}, which {why} {folder}",
+        got=f"the file name {name[:300]!r}, which {why} {folder}",
         needed="a relative name without '..', '\\' or links to elsewhere",
         fix="move the file into the folder and name it from there",
     )

@@ -22,6 +22,9 @@ from attribguard.errors import DataError
 __all__ = ["PictureHeader", "read_mask", "read_picture", "read_picture_header"]
 
 _MOST = 2**26  # pixels; below the number at which Pillow warns
+_SIDE = 2**16  # pixels, as in JPEG; the rows and columns of a line of 2**26 pixels would take half an hour to unfilter
+_SCANS = 2**6  # of the largest JPEG picture; each takes libjpeg through all pixels again, and may be a hundred bytes
+_BYTES = 2**30  # of a file; more than the largest picture takes unpacked
 _PACKED = 1032  # the most that deflate can pack into a byte; JPEG stays below
 _END = b"\0\0\0\0IEND\xaeB`\x82"
 _JPEG = {"L": 1, "RGB": 3}  # channels
@@ -54,7 +57,7 @@ def read_picture_header(path: str | os.PathLike[str]) -> PictureHeader:
 
     Raises:
         DataError: if the file is missing, neither PNG nor JPEG, a JPEG file in CMYK colours, of more than 2**26
-            pixels, too short for the size in its header, or a PNG file without an end.
+            pixels or a side of more than 2**16, too short for the size in its header, or a PNG file without an end.
 
     Example:
         >>> import tempfile
@@ -67,7 +70,9 @@ def read_picture_header(path: str | os.PathLike[str]) -> PictureHeader:
     try:
         about = path.stat()
         if not stat.S_ISREG(about.st_mode):
-            raise _broken(path, "is no file")
+            raise OSError("it is no file")
+        if about.st_size > _BYTES:
+            raise OSError(f"{about.st_size} bytes")
         with path.open("rb") as file:
             start = file.read(29)
             if start.startswith(SIGNATURE):
@@ -88,7 +93,7 @@ def read_picture_header(path: str | os.PathLike[str]) -> PictureHeader:
     except _BROKEN as error:
         raise _broken(path, f"cannot be read ({_words(error)})") from error
     pixels = header.height * header.width
-    if pixels > _MOST or pixels * depth > 8 * _PACKED * about.st_size:
+    if pixels > _MOST or max(header[1:]) > _SIDE or pixels * depth > 8 * _PACKED * about.st_size:
         raise _broken(path, f"claims {header.width} x {header.height} pixels in {about.st_size} bytes")
     return header
 
@@ -163,6 +168,8 @@ def _decode(data: bytes) -> NDArray[np.float32]:
     """(H, W, C) in [0, 1]."""
     if not data.startswith(SIGNATURE):
         with Image.open(io.BytesIO(data), formats=["JPEG"]) as image:
+            if data.count(b"\xff\xda") * image.height * image.width > _SCANS * _MOST:
+                raise ValueError("more scans than any picture needs")
             return _scale(np.asarray(image), 8)
     header = png_header(data)
     if header.bits == 16 and header.samples > 1:

@@ -110,16 +110,24 @@ def list_files(folder: Path) -> Iterator[str]:
 
     Yields:
         Names relative to the folder, with ``/`` between folders, in order; those that begin with a dot are left out.
+
+    Raises:
+        DataError: if a folder cannot be listed.
     """
-    with os.scandir(folder) as entries:
-        ordered = sorted(entries, key=lambda entry: entry.name)
-    for entry in ordered:
-        if entry.name.startswith("."):
+    waiting = [("", True)]  # names, and whether each is a folder; the next one last
+    while waiting:
+        name, is_folder = waiting.pop()
+        if not is_folder:
+            yield name
             continue
-        if entry.is_dir(follow_symlinks=False):
-            yield from (f"{entry.name}/{name}" for name in list_files(folder / entry.name))
-        else:
-            yield entry.name
+        try:
+            with os.scandir(folder / name) as entries:
+                shown = [entry for entry in entries if not entry.name.startswith(".")]
+        except OSError as error:
+            got = f"{folder}, in which {name[:300] or 'nothing'!r} cannot be listed ({error.strerror})"
+            raise DataError(got=got, needed="a folder that can be read", fix="mend it, or move it away") from error
+        for entry in sorted(shown, key=lambda entry: entry.name, reverse=True):
+            waiting.append((f"{name}/{entry.name}" if name else entry.name, entry.is_dir(follow_symlinks=False)))
 
 
 def _is_entry(known: object) -> TypeGuard[list[int]]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from attribguard.data.files.refusals import Refusals
 from attribguard.errors import DataError
+from attribguard.plain_data import check_regular
 
 __all__ = ["read_list", "read_table"]
 
@@ -38,6 +39,7 @@ def read_table(path: Path, columns: Sequence[str], refusals: Refusals) -> Iterat
     """
     number = 1
     try:
+        check_regular(path)
         with path.open(encoding="utf-8-sig", newline="") as file:
             lines = csv.reader(file, strict=True)
             names = [name.strip() for name in next(lines, [])]
@@ -75,6 +77,7 @@ def read_list(path: Path) -> dict[str, int]:
         DataError: if the file is missing or no UTF-8, or a name is there twice.
     """
     try:
+        check_regular(path)
         lines = path.read_text("utf-8-sig").splitlines()
     except FileNotFoundError as error:
         raise _broken(path, "which does not exist") from error

@@ -23,6 +23,8 @@ __all__ = ["HEADER", "CtSlice", "pixels", "slice_header"]
 _MOST = 2**26  # pixels of a compressed slice, which cannot be held against the file's size
 _SKEW = 1e-3  # how far the directions of rows and columns may be from unit length and a right angle
 _JPEG_2000 = tuple(f"1.2.840.10008.1.2.4.{number}" for number in (90, 91, 201, 202, 203))
+_JPEG = tuple(f"1.2.840.10008.1.2.4.{number}" for number in (50, 51))
+_SCANS = 2**6  # of a JPEG; each takes the decoder through all pixels again, and may be a hundred bytes
 _DECODER = 'run: pip install "pylibjpeg[all]", or write it uncompressed'
 HEADER = """
     SOPClassUID SOPInstanceUID SeriesInstanceUID PatientID Modality InstanceNumber ImagePositionPatient
@@ -115,6 +117,8 @@ def pixels(path: Path) -> NDArray[np.float32]:
         _check(path, dataset)
         if dataset.file_meta.TransferSyntaxUID in _JPEG_2000:
             _check_codestream(path, dataset)
+        if dataset.file_meta.TransferSyntaxUID in _JPEG and dataset.PixelData.count(b"\xff\xda") > _SCANS:
+            raise _bad(path, "has more scans than any slice needs")
         stored = dataset.pixel_array
         if stored.shape != (dataset.Rows, dataset.Columns):
             raise _bad(path, f"decodes to {stored.shape}")

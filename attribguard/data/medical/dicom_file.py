@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import mmap
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ __all__ = ["check_pixel_bytes", "has_dicom_start", "load", "numbers"]
 _START = slice(128, 132)
 _DEFLATED = "1.2.840.10008.1.2.1.99"
 _DEFER = 4096  # bytes; longer values are not read with the header
+_FAR = 1e9  # mm; no scanner reaches as far, and places can be reckoned with up to there
 _FIX = "check the file, or fetch it again"
 
 
@@ -69,7 +69,7 @@ def load(path: Path, keywords: Sequence[str], *, defer: bool) -> Dataset:
 
 
 def numbers(dataset: Dataset, keyword: str, count: int) -> tuple[float, ...] | None:
-    """The values of an element as finite numbers; None where it is missing or empty.
+    """The values of an element as numbers of millimetres or less; None where it is missing or empty.
 
     Args:
         dataset: where to look.
@@ -77,13 +77,13 @@ def numbers(dataset: Dataset, keyword: str, count: int) -> tuple[float, ...] | N
         count: how many values it must have.
 
     Raises:
-        ValueError: if it has another number of values, or one that is not finite.
+        ValueError: if it has another number of values, or one that is not finite or beyond 10**9.
     """
     value = dataset.get(keyword)
     if value is None or value == "":
         return None
     found = tuple(map(float, value))
-    if len(found) != count or not all(map(math.isfinite, found)):
+    if len(found) != count or not all(abs(one) <= _FAR for one in found):  # which NaN is not
         raise ValueError(f"{keyword} {value}")
     return found
 

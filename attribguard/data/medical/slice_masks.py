@@ -22,6 +22,7 @@ __all__ = ["Masks", "find_masks", "mask_name", "united"]
 
 _ENDINGS = (".nii.gz", ".nii", ".png", ".dcm", ".dicom", ".ima")
 _NEAR = 0.1  # voxels by which a slice may be displaced from the planes of a volume
+_FAR = 2**31  # voxels; a volume that is farther away has no number for the slice
 
 Source = Path | Volume | Segmentation
 Masks = tuple[Source, ...]
@@ -154,6 +155,8 @@ def _laid_over(volume: Volume, of: CtSlice, shelf: Shelf) -> Tensor:
     across, down = np.reshape(of.orientation, (2, 3))
     origin = (to_voxels @ [*of.position, 1])[:3]
     steps = np.stack([to_voxels[:3, :3] @ down * row_step, to_voxels[:3, :3] @ across * column_step])
+    if not max(np.abs(origin).max(), np.abs(steps).max()) < _FAR:
+        raise _elsewhere(volume, of, "lies elsewhere")
     near, turns = np.rint(origin).astype(int), np.rint(steps).astype(int)
     far = np.array([[0, 0], [of.size[0] - 1, 0], [0, of.size[1] - 1]])
     off = np.abs((origin + far @ steps) - (near + far @ turns)).max()

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-from attribguard.data.files.paths import given_path
+from attribguard.data.files.paths import given_path, inside_folder
 from attribguard.data.files.picture_index import PictureIndex, list_files
 from attribguard.data.files.refusals import OnError, Refusals
 from attribguard.data.files.tables import read_list, read_table
@@ -132,7 +132,8 @@ def _find_pictures(root: Path, refusals: Refusals) -> dict[str, str]:
     parts = [f"{part.name}/images" for part in sorted(root.glob("images_*")) if (part / "images").is_dir()]
     places = dict[str, str]()
     for part in ["images", *parts]:
-        for name in list_files(root / part) if (root / part).is_dir() else ():
+        place = inside_folder(root, part)
+        for name in list_files(place) if place.is_dir() else ():
             if places.setdefault(name, f"{part}/{name}") != f"{part}/{name}":
                 got, fix = f"{name} in {part} and as {places[name]}", "remove one of them"
                 refusals.refuse(name, DataError(got=f"{got} of {root}", needed="each picture once", fix=fix))
@@ -156,7 +157,8 @@ def _read_entries(table: Path, refusals: Refusals) -> dict[str, _Entry]:
 def _read_split(root: Path, name: str, lines: dict[str, _Entry], refusals: Refusals) -> list[str]:
     """The pictures on a list, whose patients must not be on the other one of the data set's two."""
     path = given_path(root, name)
-    others = [root / other for other in _LISTS if name in _LISTS and other != name and (root / other).is_file()]
+    others = [given_path(root, other) for other in _LISTS if name in _LISTS and other != name]
+    others = [other for other in others if other.is_file()]
     elsewhere = {lines[picture].patient for other in others for picture in read_list(other) if picture in lines}
     pictures = list[str]()
     for picture, number in read_list(path).items():

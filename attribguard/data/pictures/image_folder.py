@@ -106,7 +106,8 @@ class ImageFolderWithMasks(PictureSet):
         table = inside_folder(root, _TABLE)
         lines = _read_lines(table, refusals, split)
         names = _class_names(lines, table) if classes is None else [str(name) for name in classes]
-        listed = {kind: set(list_files(root / kind)) if (root / kind).is_dir() else set() for kind in (_IMAGES, _MASKS)}
+        places = {kind: inside_folder(root, kind) for kind in (_IMAGES, _MASKS)}
+        listed = {kind: set(list_files(place)) if place.is_dir() else set() for kind, place in places.items()}
         rows = list[PictureRow]()
         with PictureIndex(root, cache) as index:
             for line in lines:
@@ -165,7 +166,7 @@ def _read_lines(table: Path, refusals: Refusals, split: str | None) -> list[_Lin
 def _class_names(lines: list[_Line], table: Path) -> list[str]:
     found = {line.label for line in lines if line.label.lower() not in _NO_LABEL}
     if all(name.isascii() and name.isdigit() for name in found):
-        return sorted(found, key=lambda name: (int(name), name))
+        return sorted(found, key=lambda name: (len(name.lstrip("0")), name.lstrip("0"), name))  # int() has a limit
     return sorted(found)
 
 

@@ -132,7 +132,7 @@ def _parse_labels(text: str) -> frozenset[str]:
     """A list of labels as Python writes it. Only literals are read, nothing is run; empty labels do not count."""
     try:
         labels = ast.literal_eval(text) if len(text) <= _LONGEST else None
-    except (ValueError, SyntaxError, RecursionError, MemoryError):
+    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
         labels = None
     if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
         raise DataError(

@@ -7,14 +7,18 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from attribguard.errors import DataError
+from attribguard.plain_data import parse_json, read_regular, typed
 from attribguard.probes.patch_swap.class_scan import PairScan
 
 __all__ = ["Fingerprint", "PairRecords"]
+
+_START = b'{"key": '  # of every line
 
 
 class Fingerprint:
@@ -62,12 +66,18 @@ class PairRecords:
             return
         if path.is_dir() or not path.parent.is_dir():
             raise DataError(got=f"path={str(path)!r}", needed="a file in a folder that exists", fix="make the folder")
-        whole, end, torn = (path.read_text("utf-8") if path.exists() else "").rpartition("\n")
-        for line in whole.splitlines():
+        try:
+            content = read_regular(path) if path.exists() else b""
+        except OSError as error:
+            raise self._bad(error) from error
+        *lines, torn = content.split(b"\n")
+        for line in lines:
             key, pair = self._read(line)
             self._done[pair.source_class, pair.target_class] = key, pair
         if torn:
-            path.write_text(whole + end, "utf-8")
+            if torn[: len(_START)] != _START[: len(torn)]:  # it may be anything, and not be ours to cut
+                raise self._bad(ValueError("its end"))
+            path.write_bytes(content[: len(content) - len(torn)])
 
     def find(self, source_class: int, target_class: int, key: str) -> PairScan | None:
         """A pair that was scanned before.
@@ -103,17 +113,22 @@ class PairRecords:
             with self._path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"key": key, **dataclasses.asdict(pair)}) + "\n")
 
-    def _read(self, line: str) -> tuple[str, PairScan]:
+    def _read(self, line: bytes) -> tuple[str, PairScan]:
         try:
-            values = json.loads(line)
-            key = str(values.pop("key"))
-            return key, PairScan(**{**values, "drop": tuple(values["drop"]), "p_values": tuple(values["p_values"])})
-        except (ValueError, TypeError, LookupError, AttributeError) as error:
-            raise DataError(
-                got=f"{self._path} with a line that is no pair's ({error})",
-                needed="a file that an earlier scan_classes wrote",
-                fix="name another file",
-            ) from error
+            values = typed(dict[str, Any], parse_json(line))
+            key, pair = typed(str, values.pop("key", None)), typed(PairScan, values)
+            if len(pair.p_values) != (0 if pair.untested else len(pair.drop)):
+                raise ValueError(f"{len(pair.p_values)} p values for {len(pair.drop)} positions")
+            return key, pair
+        except ValueError as error:
+            raise self._bad(error) from error
+
+    def _bad(self, error: Exception) -> DataError:
+        return DataError(
+            got=f"{self._path} with a line that is no pair's ({error})",
+            needed="a file that an earlier scan_classes wrote",
+            fix="name another file",
+        )
 
 
 def _bytes(tensor: Tensor) -> bytes:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
 from attribguard.errors import DataError, RangeError
+from attribguard.plain_data import parse_json, typed
 from attribguard.probes.patch_swap.crossed_mean import crossed_mean, excess, holm
 from attribguard.probes.patch_swap.patch_grid import PatchGrid
 from attribguard.probes.patch_swap.scan_arguments import Dropout, Mode, Reduce, check_shares
@@ -202,18 +204,18 @@ class ScanResult:
             DataError: if it is not a scan's.
         """
         try:
-            values = json.loads(text)
-            grid = values["grid"]
-            values["grid"] = PatchGrid(tuple(grid["image"]), grid["patch"], grid["stride"])
-            values |= {name: np.asarray(values[name], dtype) for name, dtype in _ARRAYS.items()}
-            values["source_class"] = tuple(values["source_class"])
-            scan = cls(**values)
-            sources, _, positions = scan.certainty.shape
-            whole = (len(scan.baseline), len(scan.source_class), len(scan.grid)) == (sources, sources, positions)
-        except (ValueError, TypeError, LookupError) as error:
+            values = typed(dict[str, Any], parse_json(text))
+            arrays = {name: np.asarray(values.get(name), dtype) for name, dtype in _ARRAYS.items()}
+            scan = typed(cls, values, **{name: (lambda _, array=array: array) for name, array in arrays.items()})
+        except (ValueError, TypeError, OverflowError) as error:  # numpy's of what is no array of such numbers
             raise _no_scan(str(error)) from error
-        if not whole:
+        sources, positions = len(scan.source_class), math.prod(scan.grid.shape)
+        if scan.certainty.ndim != 3 or scan.certainty.shape[::2] != (sources, positions) or not scan.certainty.size:
             raise _no_scan("numbers of sources or positions that differ")
+        if scan.baseline.shape != (sources,) or scan.picture.shape not in (scan.grid.image, (*scan.grid.image, 3)):
+            raise _no_scan("a baseline or a picture of another shape")
+        if not all(((array >= 0) & (array <= 1)).all() for array in (scan.certainty, scan.baseline)):
+            raise _no_scan("certainties that are not between 0 and 1")
         return scan
 
     def plot(self, axes: tuple[Axes, Axes] | None = None) -> Figure:

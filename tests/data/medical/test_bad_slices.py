@@ -101,6 +101,7 @@ DAMAGE = {
     "no UID": (lambda path: edit(path, SOPInstanceUID=""), "empty SOPInstanceUID"),
     "a UID again": (lambda path: edit(path, SOPInstanceUID=uid(0)), "with the SOPInstanceUID of 0001.dcm"),
     "spacing 0": (lambda path: edit(path, PixelSpacing=[0, 1]), "has the PixelSpacing"),
+    "beyond all scanners": (lambda path: edit(path, ImagePositionPatient=["1e308", "1e308", "0"]), "cannot be read"),
     "one spacing": (lambda path: edit(path, PixelSpacing=[1]), "cannot be read"),
     "skew directions": (lambda path: edit(path, ImageOrientationPatient=[1, 0, 0, 0.5, 1, 0]), "no two directions"),
     "neither place nor number": (

@@ -97,6 +97,7 @@ WRONG = {
         "lies elsewhere|place",
     ),
     "one voxel aside": (lambda ct, at: write(ct, at / "case1.nii", origin=(-29.5, -20, 100)), "lies elsewhere"),
+    "farther than numbers go": (lambda ct, at: write(ct, at / "case1.nii", origin=(3e38, -20, 100)), "lies elsewhere"),
     "above": (lambda ct, at: write(ct, at / "case1.nii", origin=(-30, -20, 102)), "lies elsewhere"),
     "wider voxels": (lambda ct, at: write(ct, at / "case1.nii", spacing=(0.6, 0.75, 2)), "another size or place"),
     "tilted": (lambda ct, at: write(ct, at / "case1.nii", direction=TILTED.ravel().tolist()), "turned otherwise"),

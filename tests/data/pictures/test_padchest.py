@@ -84,6 +84,7 @@ BAD_LABELS = [
     "nan",
     "normal",
     "{'a'}",
+    "{[]}",
     "[1]",
     "[['a']]",
     "__import__('os').getcwd()",
