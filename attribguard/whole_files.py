@@ -9,7 +9,7 @@ from pathlib import Path
 
 from attribguard.errors import DataError
 
-__all__ = ["check_writable", "write_files"]
+__all__ = ["check_writable", "write_file", "write_files"]
 
 
 def check_writable(folder: Path, names: Iterable[str]) -> None:
@@ -37,6 +37,23 @@ def check_writable(folder: Path, names: Iterable[str]) -> None:
             needed="a folder that exists or can be made",
             fix="give another folder",
         ) from error
+
+
+def write_file(path: Path, *parts: bytes | memoryview) -> None:
+    """Write one file, in one step in place of an earlier one. A process that is killed meanwhile leaves a hidden file.
+
+    Args:
+        path: the file, in a folder that exists.
+        *parts: its content, one after the other.
+
+    Raises:
+        OSError: if the system does; a file that was there is then as before.
+    """
+    # Always the same name, so that what a killed process left is taken up by the next and does not pile up.
+    aside = path.with_name(f".{path.name}.writing")
+    with aside.open("wb") as file:
+        file.writelines(parts)
+    os.replace(aside, path)
 
 
 def write_files(folder: Path, contents: Mapping[str, bytes]) -> None:

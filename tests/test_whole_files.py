@@ -1,7 +1,7 @@
 import pytest
 
 from attribguard.errors import DataError
-from attribguard.whole_files import check_writable, write_files
+from attribguard.whole_files import check_writable, write_file, write_files
 
 NAMES = ("result.json", "saliency.png")
 
@@ -64,3 +64,17 @@ def test_a_folder_in_a_files_place_is_refused(tmp_path):
     (tmp_path / "saliency.png").mkdir()
     with pytest.raises(DataError, match=r"saliency\.png, a folder"):
         check_writable(tmp_path, NAMES)
+
+
+def test_a_file_takes_an_earlier_ones_place_and_what_a_killed_process_left(tmp_path):
+    (tmp_path / "one").write_text("old")
+    (tmp_path / ".one.writing").write_text("a half file, longer than the new one")
+    write_file(tmp_path / "one", b"n", memoryview(b"ew"))
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"one": "new"}
+
+
+def test_a_file_that_could_not_be_written_leaves_the_earlier_one(tmp_path):
+    (tmp_path / "one").write_text("old")
+    with pytest.raises(TypeError):
+        write_file(tmp_path / "one", b"n", None)
+    assert (tmp_path / "one").read_text() == "old"
