@@ -51,19 +51,17 @@ def stall_before_the_rename(tell):
 
 
 def stall_in_the_middle_of_writing(tell):
-    """From now on this process stops where it has written half of a file."""
+    """From now on this process stops where it has written half of what it writes next, aside or behind other lines."""
     real = Path.open
 
     def stalling(path, mode="r", **options):
         file = real(path, mode, **options)
-        if "w" in mode:
-            file = HalfWritten(file, tell)
-        return file
+        return _HalfWritten(file, tell) if mode in ("wb", "ab") else file
 
     Path.open = stalling
 
 
-class HalfWritten:
+class _HalfWritten:
     def __init__(self, file, tell):
         self.file, self.tell = file, tell
 
@@ -74,7 +72,9 @@ class HalfWritten:
         self.file.close()
 
     def writelines(self, parts):
-        content = b"".join(parts)
+        self.write(b"".join(parts))
+
+    def write(self, content):
         self.file.write(content[: len(content) // 2])
         self.file.flush()
         self.tell()

@@ -11,6 +11,7 @@ from torch import nn
 from attribguard.auditing.rows import ImageRow
 from attribguard.errors import DataError
 from attribguard.probes.patch_swap.pair_records import Fingerprint
+from attribguard.whole_files import cut_half_line
 
 __all__ = ["ProgressFile"]
 
@@ -34,16 +35,17 @@ class ProgressFile:
         if path is None:
             return
         keys = {name: Fingerprint(model, options).of([]) for name, model in models.items()}
-        head = json.dumps({"audit": keys}, sort_keys=True) + "\n"
+        head = json.dumps({"audit": keys}, sort_keys=True).encode() + b"\n"
         try:
             content = path.read_bytes() if path.exists() else b""
-            whole = content[: content.rfind(b"\n") + 1]
-            lines = whole.decode("utf-8").splitlines(keepends=True)
-            if lines and lines[0] != head:
+            if not head.startswith(content[: len(head)]):
                 raise ValueError("of another network, or with other options")
+            # In bytes: text has more ends of lines than files, and a group may be called by one of them.
+            lines = content[: content.rfind(b"\n") + 1].splitlines()
             self.rows = [ImageRow.of(json.loads(line)) for line in lines[1:]]
-            if whole != content or not lines:
-                path.write_bytes(whole or head.encode())
+            cut_half_line(path)
+            if not lines:
+                path.write_bytes(head)
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise DataError(
                 got=f"{path}, which is no audit to go on with ({error})",

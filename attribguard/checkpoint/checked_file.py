@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from attribguard.errors import DataError, TypeMismatchError
-from attribguard.whole_files import write_file
+from attribguard.whole_files import write_files
 
 __all__ = ["not_a_checkpoint", "read_checked", "write_checked"]
 
@@ -26,7 +26,7 @@ def write_checked(path: Path, content: Mapping[str, Any]) -> None:
     """Write a file with its checksum, in one step in place of an earlier one.
 
     Args:
-        path: the file, in a folder that exists.
+        path: the file, whose folder is made if need be.
         content: tensors and plain values.
 
     Raises:
@@ -48,7 +48,7 @@ def write_checked(path: Path, content: Mapping[str, Any]) -> None:
         )
     payload = buffer.getbuffer()
     header = f"attribguard checkpoint {_VERSION} {hashlib.sha256(payload).hexdigest()}\n"
-    write_file(path, header.encode(), payload)
+    write_files(path.parent, {path.name: (header.encode(), payload)})
 
 
 def read_checked(path: Path) -> Any:

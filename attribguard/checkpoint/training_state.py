@@ -56,7 +56,7 @@ def save(
     processes each has draws and a sampler of its own, and saves to a path of its own.
 
     Args:
-        path: the file, in a folder that exists.
+        path: the file, whose folder is made if need be.
         guard: the guard, or what is around it (``torch.compile``, ``DistributedDataParallel``), which leaves no trace.
         optimizer: the optimizer.
         step: how far the training is, 0 or more, in whatever unit the loop counts.

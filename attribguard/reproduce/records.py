@@ -11,7 +11,7 @@ from attribguard.errors import DataError
 from attribguard.reproduce.jobs import Job, Record
 from attribguard.reproduce.recipe import Outcome
 
-__all__ = ["append", "make_record", "read", "repair"]
+__all__ = ["append", "make_record", "read"]
 
 _KEYS = {"row", "final", "seed", "settings", "metrics", "curves", "seconds", "machine", "versions"}
 _DIGITS = 6
@@ -54,18 +54,6 @@ def append(path: Path, record: Record) -> None:
     line = json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n"
     with path.open("ab") as file:
         file.write(line.encode())
-
-
-def repair(path: Path) -> None:
-    """Cut off a last line that an interruption left half written.
-
-    Args:
-        path: the file, if there is one.
-    """
-    content = path.read_bytes() if path.exists() else b""
-    if content and not content.endswith(b"\n"):
-        with path.open("r+b") as file:
-            file.truncate(content.rfind(b"\n") + 1)
 
 
 def read(path: Path) -> list[Record]:

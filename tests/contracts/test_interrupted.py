@@ -9,12 +9,16 @@ import time
 
 import numpy as np
 import pytest
+import torch
 
 from attribguard import checkpoint
+from attribguard.auditing.progress_file import ProgressFile
 from attribguard.checkpoint.checked_file import read_checked
+from attribguard.cli import app
 from examples import plain_loop
 from tests.checkpoint.differences import differences
 from tests.killed import finish, kill, stall_before_the_rename, stall_in_the_middle_of_writing, start
+from tests.networks import plain_cnn
 
 RUN = {"seed": 3, "weight": 10.0, "epochs": 6, "images": 160}  # 30 steps, with a checkpoint after each
 STEPS = 30
@@ -90,3 +94,60 @@ def test_the_started_program_goes_on_after_sigkill(tmp_path, uninterrupted):
         for numbers in (state["random"]["host"], state["parts"]["loader"]["start"]["host"]):
             del numbers["python"], numbers["numpy"]
     assert differences(ended, whole) == []
+
+
+def reader():
+    """The network that is audited."""
+    torch.manual_seed(0)
+    return plain_cnn()
+
+
+def audit(out, added=lambda: None, stall=lambda: None, after=0):
+    """Ten batches of an audit; `added` is called after the rows of each, `stall` once before those of one of them."""
+    real, count = ProgressFile.add, 0
+
+    def add(self, rows):
+        nonlocal count
+        if count == after:
+            stall()
+        real(self, rows)
+        added()
+        count += 1
+
+    ProgressFile.add = add  # in this process, which is a fork
+    options = ["--resume", "--images=40", "--batch-size=4"]
+    with pytest.raises(SystemExit, match="0"):
+        app(["audit", f"{__name__}:reader", "crosses", f"--out={out}", *options])
+
+
+def test_killed_at_random_points_an_audit_ends_with_the_same_report(tmp_path):
+    """While images are looked at, within a row, in the scan, within a report and before it is in its place."""
+    pid, _ = start(lambda tell: audit(tmp_path / "whole"))
+    assert finish(pid) == 0
+    out, draw, rows = tmp_path / "out", random.Random(1), []
+    for batches in (2, 0, 3):  # so many, and then at any moment of the next, or within one of its rows
+        pid, told = start(lambda tell: audit(out, tell))
+        assert all(told() for _ in range(batches))
+        time.sleep(draw.uniform(0, 0.05))
+        assert kill(pid) == -signal.SIGKILL
+        pid, told = start(lambda tell: audit(out, stall=lambda: stall_in_the_middle_of_writing(tell)))
+        assert told()
+        assert kill(pid) == -signal.SIGKILL
+        rows.append((out / "audit.rows.jsonl").read_bytes().count(b"\n"))
+        assert not (out / "audit.json").exists()
+    assert rows == sorted(rows) and 7 <= rows[-1] <= 41  # nothing was done twice
+    left = 10 - (rows[-1] - 1) // 4
+    pid, told = start(lambda tell: audit(out, tell))
+    assert all(told() for _ in range(left))
+    time.sleep(draw.uniform(0, 0.2))  # in the scan, or while concepts are counted
+    assert kill(pid) == -signal.SIGKILL
+    for stall in (stall_in_the_middle_of_writing, stall_before_the_rename):
+        pid, told = start(lambda tell, stall=stall: (stall(tell), audit(out)))
+        assert told()
+        assert kill(pid) == -signal.SIGKILL
+        assert not (out / "audit.json").exists()
+    pid, _ = start(lambda tell: audit(out))
+    assert finish(pid) == 0
+    whole = {path.name: path.read_bytes() for path in (tmp_path / "whole").iterdir()}
+    assert whole.keys() == {"audit.json", "audit.html"}
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == whole

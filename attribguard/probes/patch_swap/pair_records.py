@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from attribguard.errors import DataError
 from attribguard.probes.patch_swap.class_scan import PairScan
+from attribguard.whole_files import cut_half_line
 
 __all__ = ["Fingerprint", "PairRecords"]
 
@@ -62,12 +63,11 @@ class PairRecords:
             return
         if path.is_dir() or not path.parent.is_dir():
             raise DataError(got=f"path={str(path)!r}", needed="a file in a folder that exists", fix="make the folder")
-        whole, end, torn = (path.read_text("utf-8") if path.exists() else "").rpartition("\n")
-        for line in whole.splitlines():
+        *lines, half = (path.read_bytes() if path.exists() else b"").split(b"\n")
+        for line in lines if half[:1] in b"{" else [*lines, half]:
             key, pair = self._read(line)
             self._done[pair.source_class, pair.target_class] = key, pair
-        if torn:
-            path.write_text(whole + end, "utf-8")
+        cut_half_line(path)
 
     def find(self, source_class: int, target_class: int, key: str) -> PairScan | None:
         """A pair that was scanned before.
@@ -103,7 +103,7 @@ class PairRecords:
             with self._path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"key": key, **dataclasses.asdict(pair)}) + "\n")
 
-    def _read(self, line: str) -> tuple[str, PairScan]:
+    def _read(self, line: bytes) -> tuple[str, PairScan]:
         try:
             values = json.loads(line)
             key = str(values.pop("key"))
