@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sized
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import torch
 
@@ -12,11 +12,10 @@ from attribguard.errors import DataError
 
 __all__ = ["ResumableLoader"]
 
-Batch = TypeVar("Batch")
 _END: Any = object()
 
 
-class ResumableLoader(Generic[Batch]):
+class ResumableLoader:
     """Any loader, and how far it has come. Hand it to :func:`~attribguard.checkpoint.save` under a name of your choice.
 
     The first pass after :func:`~attribguard.checkpoint.load` goes back to the random state in which the interrupted
@@ -50,7 +49,7 @@ class ResumableLoader(Generic[Batch]):
         True
     """
 
-    def __init__(self, loader: Iterable[Batch], generators: Iterable[torch.Generator] = ()) -> None:
+    def __init__(self, loader: Iterable[Any], generators: Iterable[torch.Generator] = ()) -> None:
         self.loader, self.epoch, self.done = loader, 0, 0
         batch_sampler = getattr(loader, "batch_sampler", None)
         places = (loader, getattr(loader, "sampler", None), batch_sampler, getattr(batch_sampler, "sampler", None))
@@ -64,7 +63,7 @@ class ResumableLoader(Generic[Batch]):
         """Batches an epoch, where the loader knows."""
         return len(self.loader)  # type: ignore[arg-type]
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[Any]:
         """The batches of an epoch; in the first one after a state was loaded, those that are left."""
         skip, self._skip = self._skip, 0
         self._turn += 1
