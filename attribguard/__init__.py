@@ -3,7 +3,7 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from attribguard import data, errors, functional, losses, masks
+from attribguard import checkpoint, data, errors, functional, losses, masks
 from attribguard.attribution import cam, from_captum, saliency
 from attribguard.corruption import Corruption, corrupt
 from attribguard.errors import AttribGuardError
@@ -60,6 +60,7 @@ __all__ = [
     "Weighting",
     "audit",
     "cam",
+    "checkpoint",
     "corrupt",
     "data",
     "errors",

@@ -16,7 +16,7 @@ from attribguard.layout import to_nchw
 from attribguard.modes import undisturbed
 from attribguard.survey import Survey, survey
 
-__all__ = ["Network", "Output", "device_of", "floating_like"]
+__all__ = ["Network", "Output", "device_of", "floating_like", "without_wrappers"]
 
 Output = Callable[[Any], Tensor] | str | int | None
 
@@ -176,6 +176,17 @@ def floating_like(module: nn.Module) -> Tensor:
 def device_of(module: nn.Module, otherwise: torch.device) -> torch.device:
     """Where a module runs: where its first parameter or buffer is, or ``otherwise`` without one."""
     return next((tensor.device for tensor in itertools.chain(module.parameters(), module.buffers())), otherwise)
+
+
+def without_wrappers(module: nn.Module) -> nn.Module:
+    """What is inside ``torch.compile`` and data-parallel wrappers."""
+    while True:
+        if isinstance(module, nn.parallel.DistributedDataParallel | nn.DataParallel):
+            module = module.module
+        elif isinstance(getattr(module, "_orig_mod", None), nn.Module):
+            module = module._orig_mod  # type: ignore[assignment]
+        else:
+            return module
 
 
 def _uses_batch_statistics(module: nn.Module) -> bool:

@@ -1,4 +1,4 @@
-"""Writing files: whole or not at all."""
+"""Files that are written whole or not at all, and files of lines of which the last may be half."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from attribguard.errors import DataError
 
-__all__ = ["check_writable", "write_files"]
+__all__ = ["check_writable", "cut_half_line", "write_files"]
 
 
 def check_writable(folder: Path, names: Iterable[str]) -> None:
@@ -39,20 +39,41 @@ def check_writable(folder: Path, names: Iterable[str]) -> None:
         ) from error
 
 
-def write_files(folder: Path, contents: Mapping[str, bytes]) -> None:
+def write_files(folder: Path, contents: Mapping[str, bytes | Iterable[bytes | memoryview]]) -> None:
     """Write files into a folder, which is made if need be. Interrupted at any point, it leaves no half file.
+
+    A process that is killed meanwhile leaves hidden files, which the next writing takes over.
 
     Args:
         folder: where to.
-        contents: file name to content; files of these names are replaced.
+        contents: file name to content, in one piece or several; files of these names are replaced.
 
     Raises:
         OSError: if the system does; files that were there are then as before.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".writing-") as staging:
+    # Always the same names, so that what killed processes left does not pile up.
+    aside = {name: folder / f".{name}.writing" for name in contents}
+    try:
         for name, content in contents.items():
-            (Path(staging) / name).write_bytes(content)
+            with aside[name].open("wb") as file:
+                file.writelines([content] if isinstance(content, bytes) else content)
         # Within one folder a rename is one step; all are complete before the first one shows.
-        for name in contents:
-            os.replace(Path(staging) / name, folder / name)
+        for name, path in aside.items():
+            os.replace(path, folder / name)
+    except BaseException:
+        for path in aside.values():
+            path.unlink(missing_ok=True)
+        raise
+
+
+def cut_half_line(path: Path) -> None:
+    """Cut off a last line that an interruption left half written, and touch nothing else.
+
+    Args:
+        path: of a file of lines, if there is one.
+    """
+    content = path.read_bytes() if path.exists() else b""
+    if content and not content.endswith(b"\n"):
+        with path.open("r+b") as file:
+            file.truncate(content.rfind(b"\n") + 1)

@@ -21,7 +21,7 @@ ROOMS = [
     "device", "functional", "masks", "layout", "corruption", "capture",
     "modes", "survey", "layers", "pyramid", "network", "draws", "second_order", "tail", "step", "trace", "losses",
     "criterion", "term", "penalties", "heads", "weighting", "plan", "validation", "objective", "guard", "wrapping",
-    "attribution", "probes", "data", "models", "auditing", "demo", "reproduce", "cli",
+    "checkpoint", "attribution", "probes", "data", "models", "auditing", "demo", "reproduce", "cli",
 ]  # fmt: skip
 ROOT = "the package root"
 

@@ -1,7 +1,7 @@
 import pytest
 
 from attribguard.errors import DataError
-from attribguard.whole_files import check_writable, write_files
+from attribguard.whole_files import check_writable, cut_half_line, write_files
 
 NAMES = ("result.json", "saliency.png")
 
@@ -18,22 +18,25 @@ def test_files_replace_those_of_their_names_and_no_others(tmp_path):
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"one": "new", "other": "old"}
 
 
-def test_an_interrupted_writing_leaves_everything_as_it_was(tmp_path, monkeypatch):
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
+def test_an_interrupted_writing_leaves_everything_as_it_was(tmp_path, error):
     (tmp_path / "one").write_text("old")
-    written = []
 
-    def interrupted(path, content):
-        written.append(path.name)
-        with path.open("wb") as file:
-            file.write(content[:1])
-        if len(written) == 2:
-            raise KeyboardInterrupt
+    def interrupted():
+        yield b"n"
+        assert (tmp_path / ".one.writing").read_bytes() == b"new"
+        raise error
 
-    monkeypatch.setattr("pathlib.Path.write_bytes", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        write_files(tmp_path, {"one": b"new", "two": b"new"})
-    assert written == ["one", "two"]
+    with pytest.raises(error):
+        write_files(tmp_path, {"one": b"new", "two": interrupted()})
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"one": "old"}
+
+
+def test_what_a_killed_process_left_is_taken_over(tmp_path):
+    (tmp_path / "one").write_text("old")
+    (tmp_path / ".one.writing").write_text("a half file, longer than the new one")
+    write_files(tmp_path, {"one": (b"n", memoryview(b"ew"))})
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"one": "new"}
 
 
 def test_asking_whether_a_folder_can_be_written_leaves_no_trace(tmp_path):
@@ -64,3 +67,21 @@ def test_a_folder_in_a_files_place_is_refused(tmp_path):
     (tmp_path / "saliency.png").mkdir()
     with pytest.raises(DataError, match=r"saliency\.png, a folder"):
         check_writable(tmp_path, NAMES)
+
+
+def test_a_line_that_was_cut_off_is_taken_away_and_nothing_else(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    for content, left in (
+        ("one\ntwo é\nth", "one\ntwo é\n"),
+        ("one\ntwo\n", "one\ntwo\n"),
+        ("half", ""),
+        ("", ""),
+    ):
+        path.write_bytes(content.encode())
+        cut_half_line(path)
+        assert path.read_bytes() == left.encode()
+    path.write_bytes("one\né".encode()[:-1])  # within a letter
+    cut_half_line(path)
+    assert path.read_bytes() == b"one\n"
+    cut_half_line(tmp_path / "none")
+    assert not (tmp_path / "none").exists()

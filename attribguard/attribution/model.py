@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from attribguard.errors import RangeError, ShapeError, TypeMismatchError
 from attribguard.functional.scores import as_matrix
 from attribguard.guard import Guard
+from attribguard.network import without_wrappers
 
 __all__ = ["Attributor", "chosen_classes", "model_behind"]
 
@@ -36,15 +37,9 @@ def model_behind(model: nn.Module) -> nn.Module:
     Raises:
         TypeMismatchError: if it is no module.
     """
-    while True:
-        if isinstance(model, Guard):
-            model = model.model
-        elif isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel):
-            model = model.module
-        elif isinstance(getattr(model, "_orig_mod", None), nn.Module):
-            model = model._orig_mod  # type: ignore[assignment]
-        else:
-            break
+    model = without_wrappers(model)
+    while isinstance(model, Guard):
+        model = without_wrappers(model.model)
     if not isinstance(model, nn.Module):
         raise TypeMismatchError(got=f"a model of {type(model).__name__}", needed="a torch.nn.Module", fix="build it")
     return model

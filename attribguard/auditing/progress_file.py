@@ -13,6 +13,7 @@ from attribguard.auditing.rows import ImageRow
 from attribguard.errors import DataError
 from attribguard.plain_data import parse_json, read_regular, typed
 from attribguard.probes.patch_swap.pair_records import Fingerprint
+from attribguard.whole_files import cut_half_line
 
 __all__ = ["ProgressFile"]
 
@@ -45,8 +46,10 @@ class ProgressFile:
             rows = [typed(ImageRow, parse_json(line)) for line in lines[1:]]
             for row in rows:
                 check_row(row, keys)
-            if torn or not lines:
-                path.write_bytes(content[: len(content) - len(torn)] or head + b"\n")
+            if lines:
+                cut_half_line(path)
+            else:
+                path.write_bytes(head + b"\n")
             self.rows = rows
         except (OSError, ValueError) as error:
             raise DataError(

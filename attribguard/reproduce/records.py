@@ -12,7 +12,7 @@ from attribguard.plain_data import parse_json, read_regular, typed
 from attribguard.reproduce.jobs import Job, Record
 from attribguard.reproduce.recipe import Outcome
 
-__all__ = ["append", "make_record", "read", "repair"]
+__all__ = ["append", "make_record", "read"]
 
 _KINDS: dict[str, Any] = {
     "row": str, "final": bool, "seed": int, "settings": dict[str, Any], "metrics": dict[str, float | None],
@@ -58,18 +58,6 @@ def append(path: Path, record: Record) -> None:
     line = json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n"
     with path.open("ab") as file:
         file.write(line.encode())
-
-
-def repair(path: Path) -> None:
-    """Cut off a last line that an interruption left half written.
-
-    Args:
-        path: the file, if there is one.
-    """
-    content = path.read_bytes() if path.exists() else b""
-    if content and not content.endswith(b"\n"):
-        with path.open("r+b") as file:
-            file.truncate(content.rfind(b"\n") + 1)
 
 
 def read(path: Path) -> list[Record]:

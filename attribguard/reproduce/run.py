@@ -19,9 +19,9 @@ from attribguard.reproduce.jobs import Job, Record, count_jobs, index, known_job
 from attribguard.reproduce.machine import describe_machine, versions
 from attribguard.reproduce.pictures import pictures_of
 from attribguard.reproduce.recipe import Recipe, Row, Run
-from attribguard.reproduce.records import append, make_record, read, repair
+from attribguard.reproduce.records import append, make_record, read
 from attribguard.reproduce.table import section
-from attribguard.whole_files import check_writable, write_files
+from attribguard.whole_files import check_writable, cut_half_line, write_files
 
 __all__ = ["Watch", "reproduce"]
 
@@ -96,7 +96,7 @@ def reproduce(
         recipe = recipe.on_data()
     files = [out / f"{recipe.name}.{ending}" for ending in ("jsonl", "md", "png")]
     check_writable(out, [file.name for file in files])
-    repair(files[0])
+    cut_half_line(files[0])
     read(files[0])  # a file that is another's is refused before anything is trained
     mine, plan = _share(recipe, rows), recipe.sizes[size]
     watch = watch or Watch()

@@ -94,6 +94,22 @@ def test_another_networks_rows_are_refused_and_kept(tmp_path):
         audit(Corner(), list(batches(10)), scan=False, resume=path)
 
 
+def test_a_file_of_something_else_is_refused_and_kept_even_without_a_line(tmp_path):
+    path = tmp_path / "notes.txt"
+    for content in ("notes", "notes\n", '{"audit": {"model": "0"}}'):
+        path.write_text(content)
+        with pytest.raises(DataError, match="no audit to go on with"):
+            audit(Corner(), list(batches(10)), scan=False, resume=path)
+        assert path.read_text() == content
+
+
+@pytest.mark.parametrize("name", ["line\u2028line", "line\x85line", "line\nline"])
+def test_a_group_may_be_called_by_what_ends_a_line(tmp_path, name):
+    path, images = tmp_path / "rows.jsonl", list(batches(10, group=[name] * 10))
+    whole = audit(Corner(), images, scan=False, resume=path)
+    assert plain(audit(Corner(), images, scan=False, resume=path)) == plain(whole)
+
+
 def test_pictures_stay_with_what_is_most_worth_seeing(monkeypatch):
     monkeypatch.setattr(module, "PICTURES", 4)
     wrong = list(batches(20))

@@ -5,7 +5,7 @@ import pytest
 from attribguard.errors import DataError
 from attribguard.reproduce import Outcome
 from attribguard.reproduce.jobs import Job
-from attribguard.reproduce.records import append, make_record, read, repair
+from attribguard.reproduce.records import append, make_record, read
 
 JOB = Job("a row, λ 1", True, 0, {"weight": 1.0})
 
@@ -27,25 +27,6 @@ def test_figures_that_are_not_finite_become_null_and_the_file_stays_json(tmp_pat
     line = (tmp_path / "rows.jsonl").read_text("utf-8")
     assert json.loads(line, parse_constant=pytest.fail)["metrics"] == {"test": None}
     assert json.loads(line)["curves"] == {"valid": [0.5, None]}
-
-
-def test_a_half_written_last_line_is_cut_off_and_nothing_else(tmp_path):
-    path = tmp_path / "rows.jsonl"
-    append(path, record(test=0.25))
-    whole = path.read_bytes()
-    path.write_bytes(whole + whole[:40])
-    repair(path)
-    assert path.read_bytes() == whole
-    repair(path)
-    assert path.read_bytes() == whole
-
-
-def test_a_lone_half_line_leaves_an_empty_file_and_no_file_stays_none(tmp_path):
-    (tmp_path / "half").write_text('{"row": ')
-    repair(tmp_path / "half")
-    assert (tmp_path / "half").read_bytes() == b""
-    repair(tmp_path / "none")
-    assert not (tmp_path / "none").exists() and read(tmp_path / "none") == []
 
 
 @pytest.mark.parametrize("line", ["no json", "3", '{"row": "a"}'])

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from attribguard.errors import DataError
 from attribguard.plain_data import parse_json, read_regular, typed
 from attribguard.probes.patch_swap.class_scan import PairScan
+from attribguard.whole_files import cut_half_line
 
 __all__ = ["Fingerprint", "PairRecords"]
 
@@ -74,10 +75,9 @@ class PairRecords:
         for line in lines:
             key, pair = self._read(line)
             self._done[pair.source_class, pair.target_class] = key, pair
-        if torn:
-            if torn[: len(_START)] != _START[: len(torn)]:  # it may be anything, and not be ours to cut
-                raise self._bad(ValueError("its end"))
-            path.write_bytes(content[: len(content) - len(torn)])
+        if torn[: len(_START)] != _START[: len(torn)]:  # it may be anything, and not be ours to cut
+            raise self._bad(ValueError("its end"))
+        cut_half_line(path)
 
     def find(self, source_class: int, target_class: int, key: str) -> PairScan | None:
         """A pair that was scanned before.

@@ -141,13 +141,15 @@ def test_a_file_of_another_scan_is_one_clear_error(tmp_path, change):
         scan(data, network, path=path, passes=21 if change == "options" else 20, generator=int(change == "seed"))
 
 
-@pytest.mark.parametrize("line", ["no json", "[1]", '{"key": "0"}', '{"key": "0", "drop": 1}', "{}"])
-def test_a_file_that_holds_something_else_is_one_clear_error_and_stays(tmp_path, line):
+@pytest.mark.parametrize(
+    "content", [b"no json\n", b"[1]\n", b'{"key": "0"}\n', b'{"key": "0", "drop": 1}\n', b"{}\n", b"no end", b"\xff\0"]
+)
+def test_a_file_that_holds_something_else_is_one_clear_error_and_stays(tmp_path, content):
     path = tmp_path / "notes.txt"
-    path.write_text(line + "\n")
+    path.write_bytes(content)
     with pytest.raises(DataError, match="a line that is no pair's"):
         scan(Decoys(), path=path)
-    assert path.read_text() == line + "\n"
+    assert path.read_bytes() == content
 
 
 def test_a_class_without_sources_or_targets_is_named_and_not_tested():
