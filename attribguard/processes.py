@@ -14,6 +14,7 @@ from attribguard.errors import ModelError
 __all__ = [
     "check_differentiable_again",
     "check_sharding",
+    "everywhere",
     "gather_for_gradients",
     "in_process_group",
     "sharded_parts",
@@ -23,6 +24,18 @@ __all__ = [
 def in_process_group() -> bool:
     """Whether this is one of several processes that know of each other."""
     return dist.is_available() and dist.is_initialized()
+
+
+def everywhere(flag: Tensor) -> bool:
+    """Whether something holds in all processes, which have to ask together.
+
+    Args:
+        flag: one bool, on the device on which the processes talk.
+    """
+    if in_process_group():
+        flag = flag.float()  # not every backend reduces bools
+        dist.all_reduce(flag, dist.ReduceOp.MIN)
+    return bool(flag)
 
 
 def sharded_parts(module: nn.Module) -> list[str]:

@@ -14,17 +14,22 @@ def run_two(function, *args, folder):
     return run_processes(2, function, *args, folder=folder)
 
 
-def run_processes(n, function, *args, folder):
-    """What `function(rank, *args)` gives in each of n processes; the function must be importable."""
-    mp.spawn(_work, args=(n, str(folder), function, args), nprocs=n)
+def run_processes(n, function, *args, folder, backend="gloo"):
+    """What `function(rank, *args)` gives in each of n processes; the function must be importable.
+
+    With the backend "nccl" each has a GPU of its own, and what it gives should be on the CPU.
+    """
+    mp.spawn(_work, args=(n, str(folder), backend, function, args), nprocs=n)
     return [torch.load(f"{folder}/{rank}.pt", weights_only=False) for rank in range(n)]
 
 
-def _work(rank, n, folder, function, args):
+def _work(rank, n, folder, backend, function, args):
     torch.set_num_threads(1)
+    if backend == "nccl":
+        torch.cuda.set_device(rank)
     # They meet at a file: a port that was free a moment ago may be taken by another test.
     meeting = f"file://{folder}/meeting"
-    dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=n, timeout=PATIENCE)
+    dist.init_process_group(backend, init_method=meeting, rank=rank, world_size=n, timeout=PATIENCE)
     try:
         torch.save(function(rank, *args), f"{folder}/{rank}.pt")
         dist.barrier()  # torch 2.6 may wait for ever where one takes the group down while the other is at work

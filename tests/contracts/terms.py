@@ -82,7 +82,8 @@ def make(name, network=strided):
 
 def step(call, guard, arguments, rows):
     """One guarded call on these rows, which draws for each image what it draws in any company."""
-    share = {name: value[rows] for name, value in arguments.items()}
+    device = next(guard.parameters()).device
+    share = {name: value[rows].to(device) for name, value in arguments.items()}
     if guard.criterion == "none":
         share["target"] = None
     with DrawnByRow(rows):
@@ -90,7 +91,7 @@ def step(call, guard, arguments, rows):
 
 
 def gradients(call, guard, situation, rows, parts=1, unsynced=nullcontext):
-    """The gradients of one batch, in as many parts; all but the last part run in `unsynced()`."""
+    """The gradients of one batch, on the CPU, in as many parts; all but the last part run in `unsynced()`."""
     guard.zero_grad()
     chunks = rows.chunk(parts)
     for chunk in chunks:
@@ -99,7 +100,7 @@ def gradients(call, guard, situation, rows, parts=1, unsynced=nullcontext):
     # Outside of several processes a parameter without a part in the loss has no gradient.
     found = {name: p.grad for name, p in guard.named_parameters()}
     return {
-        name: torch.zeros_like(p) if found[name] is None else found[name].clone()
+        name: (torch.zeros_like(p) if found[name] is None else found[name].clone()).cpu()
         for name, p in guard.named_parameters()
     }
 
@@ -112,13 +113,16 @@ class DrawnByRow(TorchFunctionMode):
         self.rows, self.calls = rows.tolist(), 0
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
         if func is torch.randperm:
-            return torch.arange(args[0]) ^ 1
-        shape = args[0].shape if func is torch.randn_like else args[0] if len(args) == 1 else args
+            return torch.arange(args[0], device=kwargs["device"]) ^ 1
+        like = args[0] if func is torch.randn_like else None
+        shape = like.shape if like is not None else args[0] if len(args) == 1 else args
         # What looks at a network draws for an image of its own.
         if func not in (torch.rand, torch.randn_like) or shape[0] != len(self.rows):
-            return func(*args, **(kwargs or {}))
-        return self._drawn(torch.rand if func is torch.rand else torch.randn, shape)
+            return func(*args, **kwargs)
+        drawn = self._drawn(torch.rand if like is None else torch.randn, shape)
+        return drawn.to(kwargs.get("device") if like is None else like.device)
 
     def _drawn(self, draw, shape):
         self.calls += 1

@@ -2,11 +2,26 @@
 
 import pytest
 import torch
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+import attribguard as ag
+from attribguard.errors import ModelError
 from tests.contracts.synced_norm import SyncedNorm, synced
-from tests.contracts.terms import EVERYTHING, HALF, SITUATIONS, UNEVEN, N, assert_close, data, gradients, make, step
-from tests.heads.small import strided
+from tests.contracts.terms import (
+    EVERYTHING,
+    HALF,
+    SECOND_ORDER,
+    SITUATIONS,
+    UNEVEN,
+    N,
+    assert_close,
+    data,
+    gradients,
+    make,
+    step,
+)
+from tests.heads.small import SHAPE, strided
 from tests.two_processes import run_processes
 
 PROCESSES = (2, 4)
@@ -25,11 +40,11 @@ def all_rows_enter(module, args):
     assert len(args[0]) == module.rows, "what runs must not depend on one process's annotations"
 
 
-def gradients_of_one(rank, n):
+def gradients_of_one(rank, n, device="cpu"):
     """Everything in every situation; at last accumulated from two parts of which only the second is synchronised."""
     found = {}
     for name in EVERYTHING:
-        guard, rows = make(name), share(rank, n)
+        guard, rows = make(name).to(device), share(rank, n)
         call = DistributedDataParallel(guard)
         guard.model[0].rows = len(rows)
         handle = guard.model[0].register_forward_pre_hook(all_rows_enter)
@@ -73,8 +88,48 @@ def normed_of_one(rank, n, name, network):
     return found, dict(guard.model.named_buffers()), SyncedNorm.passes - before
 
 
+class Steep(ag.Penalty):
+    """So steep on the last image alone that its gradient overflows where it is scaled against underflow."""
+
+    def forward(self, trace):
+        return trace.logits.exp().sum(1) * torch.where(trace.batch.x[:, 0, 0, 0] > 2, 1e36, 1.0)
+
+
+def factors(call, guard, rows):
+    """The gradients of GradNorm's factors, after a step in which one image is brighter than any."""
+    arguments = data("uneven")
+    arguments["x"][-1, 0, 0, 0] = 3.0
+    step(call, guard, arguments | {"annotated": torch.ones(N, dtype=torch.bool)}, rows).loss.backward()
+    return {name: p.grad.clone() for name, p in guard.weighting.named_parameters()}
+
+
+def steep(network):
+    torch.manual_seed(0)
+    terms = {"penalties": [ag.ActDiff(5.0), Steep(1.0)], "heads": [ag.ReconstructionHead(0.3)]}
+    return ag.wrap(network(), weighting=ag.GradNorm(), example_input=SHAPE, **terms)
+
+
+def factors_of_one(rank, n):
+    guard = steep(synced_normed)
+    return factors(DistributedDataParallel(guard), guard, share(rank, n))
+
+
+def refusals():
+    """What a guard of a network with torch's own synchronised norms says of penalties on gradients."""
+    errors = {}
+    for name in SECOND_ORDER:
+        guard = make(name, lambda: nn.SyncBatchNorm.convert_sync_batchnorm(normed()))
+        try:
+            step(guard, guard, data("uneven"), torch.arange(2))
+        except ModelError as error:
+            errors[name] = str(error)
+    return errors
+
+
 def work(rank, n):
     return {
+        "refused": refusals(),
+        "factors": factors_of_one(rank, n),
         "gradients": gradients_of_one(rank, n),
         "trained": {name: trained_of_one(rank, n, name) for name in ("a loss a sample", "heads without a criterion")},
         "local norm": normed_of_one(rank, n, "all together", normed),
@@ -135,6 +190,23 @@ def test_synchronised_norms_neither_hang_nor_part_and_equal_one(processes, one, 
         for key, value in statistics.items():
             assert torch.equal(ours[key], buffers[key])
             torch.testing.assert_close(ours[key], value, rtol=1e-5, atol=1e-6)
+
+
+def test_gradnorm_scales_alike_in_all_processes_where_one_gradient_overflows(processes):
+    guard = steep(normed)
+    expected = factors(guard, guard, torch.arange(N))
+    assert min(expected[f"factor_{name}"].abs() for name in ("criterion", "actdiff", "reconstruction")) > 0
+    for process in processes:
+        for name, value in expected.items():
+            torch.testing.assert_close(process["factors"][name], value, rtol=1e-4, atol=1e-6)
+
+
+def test_penalties_on_gradients_through_torchs_synchronised_norms_are_refused_by_name(processes):
+    for process in processes:
+        assert list(process["refused"]) == list(SECOND_ORDER)
+        assert all(
+            "'1', a SyncBatchNorm; needed" in error or "'4', a" in error for error in process["refused"].values()
+        )
 
 
 def test_norms_of_its_own_in_each_process_give_all_the_same_finite_gradients(processes):

@@ -4,6 +4,7 @@ import re
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
@@ -32,11 +33,11 @@ def mlp():
     return nn.Sequential(*network[:-1], nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 2))
 
 
-def sharded(guard, parts=()):
-    mesh = init_device_mesh("cpu", (2,))
+def sharded(guard, parts=(), **options):
+    mesh = init_device_mesh(next(guard.parameters()).device.type, (dist.get_world_size(),))
     for part in parts:
         fully_shard(guard.model.get_submodule(part), mesh=mesh)
-    return fully_shard(guard, mesh=mesh)
+    return fully_shard(guard, mesh=mesh, **options)
 
 
 def whole(tensor):
@@ -50,7 +51,7 @@ def gradients(guard, situation, rows, parts=1):
             guard.set_requires_gradient_sync(i == parts - 1)
         (step(guard, guard, data(situation), chunk).loss / parts).backward()
     return {
-        name: torch.zeros_like(whole(p)) if p.grad is None else whole(p.grad).clone()
+        name: torch.zeros_like(whole(p), device="cpu") if p.grad is None else whole(p.grad).cpu().clone()
         for name, p in guard.named_parameters()
     }
 
@@ -60,7 +61,10 @@ def situations(guard, rows):
 
 
 def between_steps(guard, rows):
-    """The gradients after an optimizer's step before which the loss was looked at without gradients."""
+    """The gradients after an optimizer's step before which the loss was looked at without gradients.
+
+    (By default torch itself keeps what is at the root gathered meanwhile, and goes on with its old values.)
+    """
     optimizer = torch.optim.SGD(guard.parameters(), lr=0.1)
     gradients(guard, "uneven", rows)
     with torch.no_grad():
@@ -160,7 +164,7 @@ def work(rank):
     return {
         "whole": found,
         "blocks": {name: situations(sharded(of_name(name, blocks), BLOCKS), rows) for name in first_order},
-        "between steps": between_steps(sharded(of_name("ActDiff", blocks), BLOCKS), rows),
+        "between steps": between_steps(sharded(of_name("ActDiff", blocks), BLOCKS, reshard_after_forward=True), rows),
         "refused": {name: refusal(call) for name, (call, _) in REFUSED.items()},
         "predictions": predictions(),
     }
