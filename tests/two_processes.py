@@ -6,7 +6,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-PATIENCE = datetime.timedelta(seconds=60)  # where one waits for what the others never send
+PATIENCE = datetime.timedelta(minutes=10)  # where one waits for what the others never send
 
 
 def run_two(function, *args, folder):

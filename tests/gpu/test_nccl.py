@@ -38,8 +38,8 @@ def norms_of_one(rank, name):
 
 def refusal(name):
     """The error, or nothing."""
-    guard = make(name, converted).cuda()
     try:
+        guard = make(name, converted).cuda()
         step(guard, guard, data("uneven"), torch.arange(N // DEVICES)).loss.backward()
     except ModelError as error:
         return str(error)
