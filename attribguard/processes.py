@@ -6,6 +6,7 @@ import functools
 from collections.abc import Collection
 from typing import Any
 
+import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
@@ -47,7 +48,8 @@ def sharded_parts(module: nn.Module) -> list[str]:
     Returns:
         Names as in ``named_modules``; the empty one stands for the module itself.
     """
-    if not dist.is_available():
+    # Nothing is sharded outside of a process group; a compiled graph could not follow the search.
+    if torch.compiler.is_compiling() or not in_process_group():
         return []
     from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel
 

@@ -66,6 +66,9 @@ def linear_tail(network: Network, point: str, x: Tensor) -> LinearTail | None:
     if any(_drops(network.model.get_submodule(module)) for module in _modules_behind(point, network.look(x))):
         return None
     with undisturbed(network.model, x.device, evaluating=False):
+        for norm in network.model.modules():
+            if isinstance(norm, nn.SyncBatchNorm):
+                norm.training = False  # in train mode it waits for other processes, and runs on no CPU
         pair = torch.cat([x[:1], x[-1:] * 0.5]).detach()
         logits, tensors = network.record(pair, [point])
         raw = tensors[point]

@@ -13,6 +13,7 @@ from tests.contracts.terms import (
     HALF,
     SECOND_ORDER,
     SITUATIONS,
+    TOGETHER,
     UNEVEN,
     N,
     assert_close,
@@ -117,7 +118,7 @@ def factors_of_one(rank, n):
 def refusals():
     """What is said of penalties on gradients around a network with torch's own synchronised norms."""
     errors = {}
-    for name in SECOND_ORDER:
+    for name in EVERYTHING:
         try:
             make(name, lambda: nn.SyncBatchNorm.convert_sync_batchnorm(normed()))
         except ModelError as error:
@@ -202,7 +203,7 @@ def test_gradnorm_scales_alike_in_all_processes_where_one_gradient_overflows(pro
 
 def test_penalties_on_gradients_through_torchs_synchronised_norms_are_refused_by_name(processes):
     for process in processes:
-        assert list(process["refused"]) == list(SECOND_ORDER)
+        assert list(process["refused"]) == [*SECOND_ORDER, *TOGETHER]
         assert all(
             "'1', a SyncBatchNorm; needed" in error or "'4', a" in error for error in process["refused"].values()
         )
