@@ -15,7 +15,8 @@ from attribguard.heads.base import Head, switch_checkpointing
 from attribguard.network import Network, Output
 from attribguard.objective import GuardOutput, Prediction, objective
 from attribguard.penalties.base import Penalty
-from attribguard.plan import Plan, Reduction, Terms, check_compilable, make_plan, what_is_asked
+from attribguard.plan import Plan, Reduction, Terms, check_compilable, make_plan, needs_graph, what_is_asked
+from attribguard.processes import check_sharding
 from attribguard.term import check_weight
 from attribguard.validation import Annotated, check_channels, check_step, check_wrapped, warn_of_empty_masks
 from attribguard.value_checks import VALIDATE, Validate, looks_at_values
@@ -130,9 +131,8 @@ class Guard(nn.Module):
                     got="annotations without a target", needed=f"guard(x) or {step}", fix="pass a target"
                 )
             return self.model(x) if classifies else self.predict(x, [*self.heads][:1]).predictions.popitem()[1]
-        if torch.is_grad_enabled() or not self._needs_graph():
+        if torch.is_grad_enabled() or not needs_graph(self._terms().penalties):
             return self._guarded(x, target, *annotations)
-        # A gradient inside a penalty needs a graph even where the caller wants none of the result.
         with torch.inference_mode(False), torch.enable_grad():
             out = self._guarded(*map(_outside_inference_mode, (x, target, *annotations)))
         predictions = {name: drawn.detach() for name, drawn in out.predictions.items()}
@@ -150,7 +150,7 @@ class Guard(nn.Module):
 
         Raises:
             RangeError: if a head is unknown.
-            ModelError: if the guard is unwrapped.
+            ModelError: if the guard is unwrapped, or sharded and this method not registered with torch.
             ShapeError: if the images do not have the channels that the heads were made for.
         """
         if isinstance(heads, str):
@@ -158,6 +158,7 @@ class Guard(nn.Module):
         for name in heads or ():
             check_choice("head", name, tuple(self.heads))
         check_wrapped(self._network)
+        check_sharding(self, self.weighting is not None)
         check_channels(x, self._network)
         self._plan = self._plan or self.survey(x)
         chosen = [head for head in self._terms().heads if heads is None or head.name in heads]
@@ -180,6 +181,8 @@ class Guard(nn.Module):
         terms, plan, compiling = self._terms(), self._plan, torch.compiler.is_compiling()
         if compiling:
             check_compilable(terms, plan)
+        else:
+            check_sharding(self, self.weighting is not None)
         check_wrapped(self._network)
         values = looks_at_values(self.validate, self._steps, x)
         batch = check_step(terms, self._network, x, target, mask, annotated, segmentation, values=values)
@@ -207,6 +210,7 @@ class Guard(nn.Module):
             LayerError: if a penalty's layers cannot be had.
             ModelError: if the model gives no single tensor and ``output`` does not pick one.
         """
+        check_sharding(self, self.weighting is not None)
         terms, seen = self._terms(), self._network.look(example)
         for head in terms.heads:
             if head.decoder is None:
@@ -239,9 +243,6 @@ class Guard(nn.Module):
             self.reduction,
             self.weighting,
         )
-
-    def _needs_graph(self) -> bool:
-        return any(p.needs_input_gradient or p.needs_layer_gradient for p in self._terms().penalties)
 
 
 def _outside_inference_mode(x: Any) -> Any:

@@ -14,6 +14,7 @@ from attribguard.capture import Capture
 from attribguard.errors import ModelError
 from attribguard.layout import to_nchw
 from attribguard.modes import undisturbed
+from attribguard.processes import gather_for_gradients, sharded_parts
 from attribguard.survey import Survey, survey
 
 __all__ = ["Network", "Output", "device_of", "floating_like", "without_wrappers"]
@@ -85,14 +86,16 @@ class Network:
         """
         with self.capture.record(points, on_path=on_path) as recording:
             logits = self.logits(x)
-        return logits, recording.complete()
+        return logits, gather_for_gradients(self.model, recording.complete())
 
     def record_only(self, x: Tensor, points: Collection[str]) -> dict[str, Tensor]:
         """As :meth:`record`, but the pass ends at the last of the places and gives no logits."""
-        # A compiled graph drops by itself what nobody reads, and an exception would break it.
-        with self.capture.record(points, stop_when_complete=not torch.compiler.is_compiling()) as recording:
+        # A compiled graph drops by itself what nobody reads, and an exception would break it. What is sharded gathers
+        # its parameters before each pass and gives them back at its end, which has to come.
+        to_the_end = torch.compiler.is_compiling() or bool(sharded_parts(self.model))
+        with self.capture.record(points, stop_when_complete=not to_the_end) as recording:
             self.model(x)
-        return recording.complete()
+        return gather_for_gradients(self.model, recording.complete())
 
     def maps(self, tensors: Mapping[str, Tensor], points: Iterable[str], x: Tensor) -> list[Tensor]:
         """Recorded tensors as maps.

@@ -6,13 +6,13 @@ import functools
 from typing import Any, NamedTuple
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from attribguard.criterion import Criterion
 from attribguard.errors import ShapeError
 from attribguard.network import Network
 from attribguard.plan import Plan, Reduction, Terms
+from attribguard.processes import in_process_group
 from attribguard.step import Batch, Step
 from attribguard.trace import Trace
 
@@ -91,19 +91,18 @@ def objective(network: Network, batch: Batch, terms: Terms, plan: Plan) -> Guard
         with _full_precision(batch):
             values[penalty.name] = _reduce(penalty(view), batch.annotated, f"penalty {penalty.name!r}", terms.reduction)
         weights[penalty.name] = penalty.weight
-    if terms.criterion is None and dist.is_available() and dist.is_initialized():
-        # DistributedDataParallel waits for the gradient of every parameter; this one is 0 even where logits are not
-        # finite.
-        name = next(iter(values))
-        nothing = torch.where(torch.zeros_like(step.logits, dtype=torch.bool), step.logits, 0)
-        values[name] = values[name] + nothing.sum()
     detached = {name: value.detach() for name, value in values.items()}
+    in_force: dict[str, float] | dict[str, Tensor] = weights
     if terms.weighting is None:
         loss = functools.reduce(torch.add, [weights[name] * value for name, value in values.items()])
-        return GuardOutput(loss, step.logits, detached, weights, predictions)
-    shared = [] if plan.shared is None else [network.model.get_parameter(plan.shared)]
-    loss, adapted = terms.weighting(values, weights, shared)
-    return GuardOutput(loss, step.logits, detached, adapted, predictions)
+    else:
+        shared = [] if plan.shared is None else [network.model.get_parameter(plan.shared)]
+        loss, in_force = terms.weighting(values, weights, shared)
+    if terms.criterion is None and in_process_group():
+        # DistributedDataParallel waits for the gradient of every parameter; this one is 0 even where logits are not
+        # finite.
+        loss = loss + torch.where(torch.zeros_like(step.logits, dtype=torch.bool), step.logits, 0).sum()
+    return GuardOutput(loss, step.logits, detached, in_force, predictions)
 
 
 def _full_precision(batch: Batch) -> torch.autocast:

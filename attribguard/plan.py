@@ -14,11 +14,12 @@ from attribguard.heads.base import Head
 from attribguard.layers import LAST, resolve_layers
 from attribguard.network import Network
 from attribguard.penalties.base import Penalty
+from attribguard.processes import check_differentiable_again
 from attribguard.second_order import check_twice_differentiable
 from attribguard.tail import Tails, last_map
 from attribguard.weighting import Weighting
 
-__all__ = ["Plan", "Reduction", "Terms", "check_compilable", "make_plan", "what_is_asked"]
+__all__ = ["Plan", "Reduction", "Terms", "check_compilable", "make_plan", "needs_graph", "what_is_asked"]
 
 Reduction = Literal["batch", "annotated"]
 
@@ -80,6 +81,15 @@ def what_is_asked(terms: Terms) -> tuple[object, ...]:
     return *asked, *((head.name, head.points, head.needs_corrupted, head.corruption) for head in terms.heads)
 
 
+def needs_graph(penalties: Sequence[Penalty]) -> bool:
+    """Whether a gradient is taken inside a step, which needs a graph even where the caller wants none of the result.
+
+    Args:
+        penalties: of the guard.
+    """
+    return any(penalty.needs_input_gradient or penalty.needs_layer_gradient for penalty in penalties)
+
+
 def check_compilable(terms: Terms, plan: Plan | None) -> None:
     """Refuse a step that ``torch.compile`` cannot follow.
 
@@ -135,6 +145,7 @@ def make_plan(terms: Terms, network: Network, x: Tensor) -> Plan:
     twice = any(penalty.needs_input_gradient for penalty in penalties)
     adapts = terms.weighting is not None and terms.weighting.needs_shared
     if twice:
+        check_differentiable_again(network.model)
         check_twice_differentiable(network.model, network.select, x)
     return Plan(
         asked=what_is_asked(terms),

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from attribguard.corruption import Corruption
@@ -17,6 +16,7 @@ from attribguard.functional.scores import Score, as_matrix, named_score
 from attribguard.layout import Features
 from attribguard.modes import ScratchBuffers
 from attribguard.network import Network
+from attribguard.processes import check_differentiable_again, in_process_group
 from attribguard.second_order import scaled_gradient, twice_differentiable
 from attribguard.tail import Tails
 
@@ -87,6 +87,8 @@ class Step:
         self._autocast = (kind, torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind))
         self._scratch = ScratchBuffers(network.model)
         self._gradients: dict[Score, Tensor] = {}
+        if twice:
+            check_differentiable_again(network.model)
         self._tails = {point: tails.find(point, batch.x) for point in differentiated}
         again = _differentiated_twice(twice or any(self._tails[point] is None for point in differentiated))
         with self._draws.recorded(), again:
@@ -132,6 +134,8 @@ class Step:
 
     def forward(self, x: Tensor) -> Tensor:
         """A further pass: the same dropout, the caller's autocast, running statistics left alone."""
+        if x.requires_grad:
+            check_differentiable_again(self.network.model)
         kind, dtype, enabled = self._autocast
         ambient = torch.autocast(kind, dtype=dtype, enabled=enabled)
         with ambient, _differentiated_twice(x.requires_grad), self._scratch, self._draws.replayed():
@@ -155,7 +159,7 @@ class Step:
     def _rows(self, points: tuple[str, ...]) -> Tensor | None:
         """The rows that the corrupted pass needs, or ``None`` for all of them."""
         # What runs must not depend on the data where a graph is compiled or where other processes wait for this one.
-        if torch.compiler.is_compiling() or (dist.is_available() and dist.is_initialized()):
+        if torch.compiler.is_compiling() or in_process_group():
             return None
         rows = self.batch.annotated.nonzero().flatten()
         n = len(self.batch.x)

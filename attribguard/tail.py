@@ -14,6 +14,7 @@ from attribguard.errors import LayerError, ModelError
 from attribguard.layout import to_nchw
 from attribguard.modes import undisturbed
 from attribguard.network import Network
+from attribguard.processes import check_differentiable_again, sharded_parts
 from attribguard.survey import Survey
 
 __all__ = ["LinearTail", "Tails", "last_map", "linear_tail"]
@@ -60,11 +61,14 @@ def linear_tail(network: Network, point: str, x: Tensor) -> LinearTail | None:
     """
     name = network.look(x).classifier
     module = None if name is None else network.model.get_submodule(name)
-    if name is None or not isinstance(module, nn.Linear):
+    if name is None or not isinstance(module, nn.Linear) or _is_sharded_apart(name, network.model):
         return None
     if any(_drops(network.model.get_submodule(module)) for module in _modules_behind(point, network.look(x))):
         return None
     with undisturbed(network.model, x.device, evaluating=False):
+        for norm in network.model.modules():
+            if isinstance(norm, nn.SyncBatchNorm):
+                norm.training = False  # in train mode it waits for other processes, and runs on no CPU
         pair = torch.cat([x[:1], x[-1:] * 0.5]).detach()
         logits, tensors = network.record(pair, [point])
         raw = tensors[point]
@@ -90,7 +94,8 @@ class Tails:
 
         Raises:
             ModelError: in a compiled graph, if it was not measured before or is not linear: a gradient by autograd
-                would break the graph.
+                would break the graph; in several processes, if what the gradient passes has no second derivative, or
+                its parameters are sharded apart from the guard.
         """
         key = point, self._network.modes()
         if torch.compiler.is_compiling():
@@ -104,12 +109,19 @@ class Tails:
             return tail
         if key not in self._known:
             self._known[key] = linear_tail(self._network, point, x)
-        return self._known[key]
+        tail = self._known[key]
+        behind = _modules_behind(point, self._network.look(x)) if tail is None else [tail.linear]
+        check_differentiable_again(self._network.model, behind)
+        return tail
 
 
 def _modules_behind(point: str, survey: Survey) -> list[str]:
     points = list(survey.points)
     return [name.partition("#")[0].removesuffix(":input") for name in points[points.index(point) + 1 :]]
+
+
+def _is_sharded_apart(name: str, model: nn.Module) -> bool:
+    return any(not part or f"{name}.".startswith(f"{part}.") for part in sharded_parts(model))
 
 
 def _drops(module: nn.Module) -> bool:

@@ -18,7 +18,8 @@ from attribguard.heads.base import Head
 from attribguard.layers import check_layers
 from attribguard.network import Output, floating_like
 from attribguard.penalties.base import Penalty
-from attribguard.plan import Reduction
+from attribguard.plan import Reduction, needs_graph
+from attribguard.processes import sharded_parts
 from attribguard.value_checks import Validate
 from attribguard.weighting import Weighting
 
@@ -41,7 +42,7 @@ def wrap(
     """Guard a model: the same model, with penalties on what it looks at.
 
     Nothing of the model is replaced or copied. Wrap first and distribute or compile the guard afterwards:
-    ``DDP(wrap(model))``, ``torch.compile(wrap(model, ...))``.
+    ``DDP(wrap(model))``, ``fully_shard(wrap(model))``, ``torch.compile(wrap(model, ...))``.
 
     Args:
         model: any network from (N, C, H, W) images to logits (N, K).
@@ -68,7 +69,7 @@ def wrap(
         The guard.
 
     Raises:
-        ModelError: if the model is a guard, compiled, scripted or distributed already, or gives no single tensor.
+        ModelError: if the model is a guard, compiled, scripted, distributed or sharded, or gives no single tensor.
         TypeMismatchError: if an argument is of the wrong kind.
         RangeError: if a weight is negative or not finite, an option unknown, or two terms have one name.
         LayerError: if a penalty or head asks for a layer that the model does not have, or no map is found for a head.
@@ -146,6 +147,12 @@ def _check_model(model: nn.Module) -> None:
             needed="the model itself",
             fix="wrap the model and distribute the guard: DistributedDataParallel(wrap(model, ...))",
         )
+    if sharded_parts(model):
+        raise ModelError(
+            got="a model that is sharded, as a whole or in parts",
+            needed="the model itself",
+            fix="wrap the model and shard the guard: fully_shard(wrap(model, ...))",
+        )
 
 
 def _check_terms(penalties: Sequence[Penalty], heads: Sequence[Head], criterion: Any, weighting: Any) -> None:
@@ -167,7 +174,7 @@ def _check_terms(penalties: Sequence[Penalty], heads: Sequence[Head], criterion:
     if criterion == "none":
         if not heads:
             raise RangeError(got="criterion='none' without heads", needed="something to train", fix="pass heads=[...]")
-        if any(penalty.needs_input_gradient or penalty.needs_layer_gradient for penalty in penalties):
+        if needs_graph(penalties):
             raise RangeError(
                 got="criterion='none' with a penalty on the gradients of the logits",
                 needed="logits that are trained",

@@ -18,6 +18,7 @@ from attribguard.errors import RangeError, ShapeError
 from attribguard.functional.checks import check_number, is_whole
 from attribguard.functional.quantile_sketch import SMALLEST_SKETCH, compact, upper_quantiles
 from attribguard.probes.unit_maps import as_unit_maps
+from attribguard.processes import in_process_group
 
 __all__ = ["ActivationQuantile"]
 
@@ -217,7 +218,7 @@ class ActivationQuantile(Metric):
             values, weights = values.topk(kept, 1, sorted=False).values, weights.new_ones(kept)
         else:
             # Coins of their own at every step and in every process, and the same ones when it is run again.
-            rank = dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+            rank = dist.get_rank() if in_process_group() else 0
             coins = torch.Generator().manual_seed(hash((self.seed, rank, count)))
             values, weights, squares = compact(values, weights, limit, coins)
             self.squares = self.squares + squares

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from attribguard.errors import ModelError
 from attribguard.functional.checks import check_number
+from attribguard.processes import everywhere, in_process_group
 from attribguard.second_order import SCALES
 from attribguard.weighting.base import Weighting
 
@@ -143,7 +144,7 @@ class GradNorm(Weighting):
             )
         nothing = self._stacked("start").new_zeros(1 + sum(parameter.numel() for parameter in shared))
         measured = torch.stack([nothing if (row := rows.get(n)) is None else row.to(nothing) for n in self.names])
-        if dist.is_available() and dist.is_initialized():
+        if in_process_group():
             dist.all_reduce(measured)
             measured /= dist.get_world_size()
         return measured[:, 0], torch.linalg.vector_norm(measured[:, 1:], dim=1)
@@ -186,6 +187,7 @@ def _value_and_gradient(term: Tensor, weight: float, shared: Sequence[Tensor]) -
             return None
         filled = [torch.zeros_like(p) if part is None else part for part, p in zip(parts, shared, strict=True)]
         gradient = torch.cat([part.flatten().to(term.dtype) for part in filled]) / scale
-        if scale == 1.0 or bool(gradient.isfinite().all()):
+        # One scale for all: a backward pass through a SyncBatchNorm waits for those of the others.
+        if scale == 1.0 or everywhere(gradient.isfinite().all()):
             break
     return torch.cat([term.detach().view(1), weight * gradient])

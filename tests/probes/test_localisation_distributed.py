@@ -5,7 +5,7 @@ import torch
 from torchmetrics import MetricCollection
 
 from attribguard.probes.compare import compare
-from attribguard.probes.localisation import IoR, PointingGame, SoftIoBB
+from attribguard.probes.localisation import EnergyInside, IoBB, IoR, PointingGame, SoftIoBB, SoftIoR
 from tests.two_processes import run_two
 
 N = 30
@@ -33,9 +33,18 @@ def make():
             "iobb": SoftIoBB(**draws),
             "max": SoftIoBB(normalize="max"),
             "ior": IoR([0.3, 0.8], **draws),
-            "tip": PointingGame(2),
+            "tip": PointingGame(2, **draws),
+            "soft ior": SoftIoR(**draws),
+            "hard iobb": IoBB([0.2, 0.6], **draws),
+            "energy": EnergyInside(**draws),
         }
     )
+
+
+def flat(summaries):
+    """Those of a metric with several thresholds each by its own name."""
+    parts = {name: part if isinstance(part, dict) else {name: part} for name, part in summaries.items()}
+    return {key: summary for part in parts.values() for key, summary in part.items()}
 
 
 def held_here(collection):
@@ -51,7 +60,7 @@ def measure(batches):
             collection.update(maps[network, rows], masks[rows], **labels)
     local = held_here(first)
     results = {name: value.item() for name, value in first.compute().items()}
-    summaries = {name: first[name].summary() for name in ("iobb", "ior", "tip")}
+    summaries = flat({name: metric.summary() for name, metric in first.items() if name != "max"})
     result = compare(first["iobb"], second["iobb"], n_resamples=100)
     assert local == held_here(first), "the states are local again"
     return results, summaries, result, sorted(first["max"].per_image().values.nan_to_num(-1).tolist())
@@ -79,17 +88,16 @@ def test_two_processes_equal_one(two_processes, share):
     results, summaries, comparison, held = measure([range(N)])
     for ours, ours_summaries, ours_comparison, ours_held in (process[share] for process in two_processes):
         assert ours == pytest.approx(results, abs=1e-6)
-        flat = dict(ours_summaries) | ours_summaries["ior"]
-        for name, expected in (dict(summaries) | summaries["ior"]).items():
-            if name == "ior":
-                continue
-            assert counts(flat[name]) == counts(expected)
-            assert [flat[name].value, *flat[name].interval] == figures(expected)
-            assert list(flat[name].per_class) == list(expected.per_class)
+        assert list(ours_summaries) == list(summaries)
+        for name, expected in summaries.items():
+            summary = ours_summaries[name]
+            assert counts(summary) == counts(expected)
+            assert [summary.value, *summary.interval] == figures(expected)
+            assert list(summary.per_class) == list(expected.per_class)
             for index, part in expected.per_class.items():
-                assert counts(flat[name].per_class[index]) == counts(part)
-                assert [flat[name].per_class[index].value, *flat[name].per_class[index].interval] == figures(part)
-        assert flat["iobb"].without_region == summaries["iobb"].without_region == 10
+                assert counts(summary.per_class[index]) == counts(part)
+                assert [summary.per_class[index].value, *summary.per_class[index].interval] == figures(part)
+            assert summary.without_region == expected.without_region == 10
         assert counts(ours_comparison) == counts(comparison)
         assert [ours_comparison.value, *ours_comparison.interval] == figures(comparison)
         assert ours_comparison.p_value == comparison.p_value
