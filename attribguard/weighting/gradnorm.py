@@ -186,6 +186,6 @@ def _value_and_gradient(term: Tensor, weight: float, shared: Sequence[Tensor]) -
             return None
         filled = [torch.zeros_like(p) if part is None else part for part, p in zip(parts, shared, strict=True)]
         gradient = torch.cat([part.flatten().to(term.dtype) for part in filled]) / scale
-        if scale == 1.0 or bool(gradient.isfinite().all()):
+        if bool(gradient.isfinite().all()):
             break
     return torch.cat([term.detach().view(1), weight * gradient])
