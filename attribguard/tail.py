@@ -10,13 +10,21 @@ from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
 from attribguard.capture import Capture
-from attribguard.errors import LayerError, ModelError
+from attribguard.compiling import refusal
+from attribguard.errors import LayerError
 from attribguard.layout import to_nchw
 from attribguard.modes import undisturbed
 from attribguard.network import Network
 from attribguard.survey import Survey
 
 __all__ = ["LinearTail", "Tails", "last_map", "linear_tail"]
+
+
+_refuse_layer_gradient = refusal(
+    got="a compiled guard whose penalty needs a gradient with respect to a layer",
+    needed="a linear classifier behind that layer, seen in the same train/eval mode before compiling",
+    fix="make one guarded call before torch.compile, or leave the guard uncompiled",
+)
 
 
 class LinearTail(NamedTuple):
@@ -96,11 +104,7 @@ class Tails:
         if torch.compiler.is_compiling():
             tail = self._known.get(key)
             if tail is None:
-                raise ModelError(
-                    got="a compiled guard whose penalty needs a gradient with respect to a layer",
-                    needed="a linear classifier behind that layer, seen in the same train/eval mode before compiling",
-                    fix="make one guarded call before torch.compile, or leave the guard uncompiled",
-                )
+                _refuse_layer_gradient()
             return tail
         if key not in self._known:
             self._known[key] = linear_tail(self._network, point, x)

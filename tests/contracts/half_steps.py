@@ -20,7 +20,7 @@ DIVIDED = ("gradcam", "gradcam predicted")
 def smooth(tail="linear", scale=10.0):
     """Two halving convolutions and pooling, each image alone; with a `"deep"` tail the classifier is not linear.
 
-    The scale keeps the predictions away from 1/2, where RRR is the small difference of large numbers. The parameters are
+    The scale keeps the predictions away from 1/2, where RRR is the small difference of large numbers. Parameters are
     numbers that bfloat16 has: what is compared is the step, and not two networks.
     """
     layers = [nn.Conv2d(1, 16, 3, 2, 1), nn.SiLU(), nn.Conv2d(16, 16, 3, 2, 1), nn.SiLU()]
@@ -34,7 +34,7 @@ def smooth(tail="linear", scale=10.0):
 def half_and_full(name, model, inputs, dtype, device="cpu"):
     """The term's value and its gradients in half and in full precision: ((value, gradient), (value, gradient)).
 
-    The term is weighed so that it makes a loss of about 1. In half precision its gradients come as a training gets them:
+    The term is weighed to make a loss of about 1. In half precision its gradients come as a training gets them:
     through a GradScaler, in the first step that this does not skip.
     """
     model.to(device)

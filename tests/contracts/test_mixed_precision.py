@@ -34,7 +34,7 @@ def test_inner_gradients_do_not_underflow_in_float16(name):
 
 @pytest.mark.parametrize("name", GRADIENTS)
 def test_inner_gradients_do_not_overflow_in_float16_where_the_plain_model_is_finite(name):
-    """Faint images, a strong first layer and saturated predictions: the logits fit into float16, their gradients do not."""
+    """Faint images, a strong first layer and saturated predictions: logits fit into float16, their gradients do not."""
     model = smooth("deep", scale=1e3)
     x, *annotations = annotated_batch(8)
     with torch.no_grad():
