@@ -101,7 +101,7 @@ def objective(network: Network, batch: Batch, terms: Terms, plan: Plan) -> Guard
     if terms.weighting is None:
         loss = functools.reduce(torch.add, [weights[name] * value for name, value in values.items()])
         return GuardOutput(loss, step.logits, detached, weights, predictions)
-    shared = [] if plan.shared is None else [network.model.get_parameter(plan.shared)]
+    shared = [] if plan.shared is None else [network.parameter(plan.shared)]
     loss, adapted = terms.weighting(values, weights, shared)
     return GuardOutput(loss, step.logits, detached, adapted, predictions)
 

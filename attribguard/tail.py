@@ -49,7 +49,8 @@ class LinearTail(NamedTuple):
         Returns:
             (N, C, 1, 1) for a pooled map, else (N, C, h, w).
         """
-        matrix = model.get_parameter(f"{self.linear}.weight")
+        # By attribute: under torch.func.functional_call a plain tensor stands there.
+        matrix: Tensor = getattr(model.get_submodule(self.linear), "weight")  # noqa: B009
         back = weights @ matrix.to(weights.dtype)
         cells = features.shape[-2] * features.shape[-1]
         return back[:, :, None, None] / cells if self.form == "pooled" else back.view_as(features)
@@ -68,7 +69,8 @@ def linear_tail(network: Network, point: str, x: Tensor) -> LinearTail | None:
     """
     name = network.look(x).classifier
     module = None if name is None else network.model.get_submodule(name)
-    if name is None or not isinstance(module, nn.Linear):
+    # A weight that is computed (weight_norm, spectral_norm) belongs to one pass alone.
+    if name is None or not isinstance(module, nn.Linear) or "weight" not in module._parameters:
         return None
     if any(_drops(network.model.get_submodule(module)) for module in _modules_behind(point, network.look(x))):
         return None

@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+import torch._dynamo.testing
+import torch._inductor.config
 from torch import nn
 
 import attribguard as ag
@@ -44,18 +46,17 @@ def test_every_first_order_term_is_in_the_one_graph_that_all_steps_share():
     assert len(guard.penalties) + len(guard.heads) == len(FIRST_ORDER) == 10
 
 
-@pytest.mark.parametrize("random", [False, True], ids=["no draws", "shuffle and dropout, fallback_random"])
-def test_inductor_gives_the_same_loss_and_gradients(random):
-    penalties = [ag.ActDiff(5.0, corruption="shuffle" if random else "zero"), ag.GradCAMRRR(1.0)]
-    model = plain_cnn(norm=True, dropout=0.3 if random else 0.0)
-    heads = [ag.SegmentationHead(2, 0.4, decoder="plain")]
-    guard = ag.wrap(model, penalties=penalties, heads=heads, example_input=SHAPE)
-    inputs = inputs_of_a_step()
-    if random:
-        guard(*inputs[:2], **inputs[2])  # in train mode, for the form of a classifier behind dropout
-    expected = step(guard, guard, inputs)
-    with torch._inductor.config.patch(fallback_random=random):
-        assert_same(step(torch.compile(guard, fullgraph=True), guard, inputs), expected)
+def test_inductor_gives_the_same_loss_and_gradients():
+    """With `fallback_random`, in which it draws as eager mode does: shuffled images and dropout."""
+    guard = ag.wrap(plain_cnn(width=2, dropout=0.3), penalties=[ag.ActDiff(5.0)], example_input=SHAPE)
+    x, y, mask = batch()
+    inputs = x, y, {"mask": mask}
+    (loss, *expected), compiled = step(guard, guard, inputs), torch.compile(guard, fullgraph=True)
+    with torch._inductor.config.patch(fallback_random=True):
+        ours, *others = step(compiled, guard, inputs)
+    torch.testing.assert_close(ours, loss, rtol=1e-5, atol=0)
+    for a, b in zip(others, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
 
 SECOND_ORDER = [name for name in PENALTIES if name not in FIRST_ORDER]
@@ -66,7 +67,7 @@ def test_the_first_call_with_a_second_derivative_says_what_to_do_and_changes_not
     guard = guarded([name], plain_cnn(norm=True), example_input=SHAPE)
     before = {key: value.clone() for key, value in guard.state_dict().items()}
     x, y, mask = batch()
-    with pytest.raises(ModelError, match="penalty on input gradients.*leave the guard uncompiled"):
+    with pytest.raises(ModelError, match=r"penalty on input gradients.*leave the guard uncompiled"):
         torch.compile(guard, backend="aot_eager")(x, y, mask=mask)
     assert all(torch.equal(value, before[key]) for key, value in guard.state_dict().items())
     assert guard(x, y, mask=mask).loss.isfinite()
