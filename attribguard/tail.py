@@ -149,7 +149,9 @@ def last_map(network: Network, x: Tensor) -> str:
     """
     survey = network.look(x)
     size = (x.shape[-2], x.shape[-1])
-    for point in reversed(survey.points):
+    # Those whose axes the operators did not tell come last: an attention's weights, query by key, look like a map.
+    backward = list(reversed(survey.points))
+    for point in sorted(backward, key=lambda point: point not in survey.axes):
         shape = survey.shapes[point]
         is_image = shape[1:] == x.shape[1:]
         if is_image or shape[:1] != (2,) or (len(shape) == 3 and not point.endswith(":input")):
