@@ -175,7 +175,10 @@ def _matters(network: Network, point: str, x: Tensor, size: tuple[int, int]) -> 
     try:
         with undisturbed(network.model, x.device), torch.enable_grad():
             with capture.record([point], on_path=[point]) as recording:
-                logits = network.logits(x[:1].detach().clone())
+                # Of the structure, not of the present weights: a classifier that starts from 0 has no gradient yet.
+                parameters = [(n, p) for n, p in network.model.named_parameters() if p.is_floating_point()]
+                stirred = {name: p + 0.02 * torch.randn_like(p) for name, p in parameters}
+                logits = network.select(torch.func.functional_call(network.model, stirred, (x[:1].detach().clone(),)))
             features = recording.complete()[point]
             scores = (torch.randn_like(logits) * logits).sum()
             (gradient,) = torch.autograd.grad(scores, features, allow_unused=True)
