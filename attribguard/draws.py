@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from attribguard.errors import ModelError
+from attribguard.compiling import refusal
 from attribguard.modes import RandomState
 
 __all__ = ["Draws", "EagerDraws", "TracedDraws"]
@@ -69,6 +69,14 @@ _FUSED: dict[Callable[..., Any], dict[str, tuple[int, float | bool]]] = {
     torch.rrelu: {"training": (3, False)},
     F.gumbel_softmax: {},
 }
+_REFUSALS = {
+    func: refusal(
+        got=f"{func.__name__} with random draws in a compiled guard",
+        needed="draws that can be repeated in a second pass",
+        fix="switch its dropout off, or leave the guard uncompiled",
+    )
+    for func in _FUSED
+}
 
 
 class TracedDraws:
@@ -114,11 +122,7 @@ class _Tape(TorchFunctionMode):
             args[place] if len(args) > place else kwargs.get(name, default)
             for name, (place, default) in _FUSED[func].items()
         ):
-            raise ModelError(
-                got=f"{func.__name__} with random draws in a compiled guard",
-                needed="draws that can be repeated in a second pass",
-                fix="switch its dropout off, or leave the guard uncompiled",
-            )
+            _REFUSALS[func]()
         return func(*args, **kwargs)
 
     def _draw(self, draw: Callable[[], Tensor]) -> Tensor:

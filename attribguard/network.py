@@ -44,6 +44,12 @@ class Network:
         """Run the model and pick the logits."""
         return self.select(self.model(x))
 
+    def parameter(self, name: str) -> Tensor:
+        """What stands in a parameter's place: under ``torch.func.functional_call`` that is a plain tensor."""
+        module, _, attribute = name.rpartition(".")
+        tensor: Tensor = getattr(self.model.get_submodule(module), attribute)
+        return tensor
+
     def look(self, x: Tensor) -> Survey:
         """Survey the network on the first image of a batch, once.
 

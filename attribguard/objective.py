@@ -96,7 +96,7 @@ def objective(network: Network, batch: Batch, terms: Terms, plan: Plan) -> Guard
     if terms.weighting is None:
         loss = functools.reduce(torch.add, [weights[name] * value for name, value in values.items()])
     else:
-        shared = [] if plan.shared is None else [network.model.get_parameter(plan.shared)]
+        shared = [] if plan.shared is None else [network.parameter(plan.shared)]
         loss, in_force = terms.weighting(values, weights, shared)
     if terms.criterion is None and in_process_group():
         # DistributedDataParallel waits for the gradient of every parameter; this one is 0 even where logits are not

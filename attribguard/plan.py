@@ -7,9 +7,9 @@ from typing import Literal, NamedTuple
 
 from torch import Tensor
 
+from attribguard.compiling import refusal
 from attribguard.corruption import Corruption
 from attribguard.criterion import Criterion
-from attribguard.errors import ModelError
 from attribguard.heads.base import Head
 from attribguard.layers import LAST, resolve_layers
 from attribguard.network import Network
@@ -22,6 +22,18 @@ from attribguard.weighting import Weighting
 __all__ = ["Plan", "Reduction", "Terms", "check_compilable", "make_plan", "needs_graph", "what_is_asked"]
 
 Reduction = Literal["batch", "annotated"]
+
+
+_refuse_input_gradients = refusal(
+    got="a compiled guard with a penalty on input gradients",
+    needed="a graph without a backward pass inside, which torch.compile cannot follow",
+    fix="leave the guard uncompiled, or use penalties on features such as ActDiff",
+)
+_refuse_unseen_layers = refusal(
+    got="a compiled guard that has not seen its layers yet",
+    needed="one look at the network before it is compiled",
+    fix="pass example_input to wrap, or make one guarded call before torch.compile",
+)
 
 
 class Terms(NamedTuple):
@@ -101,17 +113,9 @@ def check_compilable(terms: Terms, plan: Plan | None) -> None:
         ModelError: if a penalty needs a backward pass inside, or the network was not looked at before.
     """
     if any(penalty.needs_input_gradient for penalty in terms.penalties):
-        raise ModelError(
-            got="a compiled guard with a penalty on input gradients",
-            needed="a graph without a backward pass inside, which torch.compile cannot follow",
-            fix="leave the guard uncompiled, or use penalties on features such as ActDiff",
-        )
+        _refuse_input_gradients()
     if plan is None:
-        raise ModelError(
-            got="a compiled guard that has not seen its layers yet",
-            needed="one look at the network before it is compiled",
-            fix="pass example_input to wrap, or make one guarded call before torch.compile",
-        )
+        _refuse_unseen_layers()
 
 
 def make_plan(terms: Terms, network: Network, x: Tensor) -> Plan:

@@ -17,9 +17,9 @@ from attribguard.modes import undisturbed
 
 __all__ = ["SCALES", "check_twice_differentiable", "scaled_gradient", "twice_differentiable"]
 
-# Against underflow in half-precision layers: powers of two, so that scaling and unscaling round nothing; the largest
-# that overflows nowhere is taken.
-SCALES = (2.0**14, 2.0**7, 1.0)
+# Against underflow and overflow in half-precision layers: powers of two, so that scaling and unscaling round nothing;
+# the largest that overflows nowhere is taken.
+SCALES = (2.0**14, 2.0**7, 1.0, 2.0**-7, 2.0**-14)
 
 
 class _EqualForms(TorchFunctionMode):
@@ -82,6 +82,6 @@ def scaled_gradient(scores: Tensor, inputs: Tensor, half: bool) -> Tensor:
     for scale in SCALES if half else (1.0,):
         (gradient,) = torch.autograd.grad(scores.sum() * scale, inputs, create_graph=True)
         gradient = gradient.to(torch.promote_types(gradient.dtype, torch.float32)) / scale
-        if scale == 1.0 or bool(gradient.isfinite().all()):
+        if not half or bool(gradient.isfinite().all()):
             break
     return gradient

@@ -117,7 +117,7 @@ class Step:
                     needed=f"one score an image, ({len(self.batch.x)},)",
                     fix="let the score reduce the other axes",
                 )
-            self._gradients[function] = scaled_gradient(scores, self.batch.x, self._is_half())
+            self._gradients[function] = self.gradient(scores, self.batch.x)
         return self._gradients[function]
 
     def layer_gradient(self, point: str, weights: Tensor) -> Tensor:
@@ -125,12 +125,13 @@ class Step:
         features, tail = self.features[point], self._tails[point]
         if tail is not None:
             return tail.gradient(self.network.model, weights, features)
-        gradient = scaled_gradient(as_matrix(self.logits) * weights, self._clean[point], self._is_half())
+        gradient = self.gradient(as_matrix(self.logits) * weights, self._clean[point])
         return self._as_features({point: gradient})[point]
 
-    def _is_half(self) -> bool:
+    def gradient(self, scores: Tensor, inputs: Tensor) -> Tensor:
+        """The gradient of summed scores with respect to what they depend on, with its own graph."""
         _, dtype, enabled = self._autocast
-        return torch.float16 in (self.batch.x.dtype, dtype if enabled else None)
+        return scaled_gradient(scores, inputs, torch.float16 in (self.batch.x.dtype, dtype if enabled else None))
 
     def forward(self, x: Tensor) -> Tensor:
         """A further pass: the same dropout, the caller's autocast, running statistics left alone."""

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
 from attribguard.capture import Capture
-from attribguard.errors import LayerError, ModelError
+from attribguard.compiling import refusal
+from attribguard.errors import LayerError
 from attribguard.layout import to_nchw
 from attribguard.modes import undisturbed
 from attribguard.network import Network
@@ -18,6 +19,13 @@ from attribguard.processes import check_differentiable_again, sharded_parts
 from attribguard.survey import Survey
 
 __all__ = ["LinearTail", "Tails", "last_map", "linear_tail"]
+
+
+_refuse_layer_gradient = refusal(
+    got="a compiled guard whose penalty needs a gradient with respect to a layer",
+    needed="a linear classifier behind that layer, seen in the same train/eval mode before compiling",
+    fix="make one guarded call before torch.compile, or leave the guard uncompiled",
+)
 
 
 class LinearTail(NamedTuple):
@@ -42,7 +50,8 @@ class LinearTail(NamedTuple):
         Returns:
             (N, C, 1, 1) for a pooled map, else (N, C, h, w).
         """
-        matrix = model.get_parameter(f"{self.linear}.weight")
+        # By attribute: under torch.func.functional_call a plain tensor stands there.
+        matrix: Tensor = getattr(model.get_submodule(self.linear), "weight")  # noqa: B009
         back = weights @ matrix.to(weights.dtype)
         cells = features.shape[-2] * features.shape[-1]
         return back[:, :, None, None] / cells if self.form == "pooled" else back.view_as(features)
@@ -61,7 +70,10 @@ def linear_tail(network: Network, point: str, x: Tensor) -> LinearTail | None:
     """
     name = network.look(x).classifier
     module = None if name is None else network.model.get_submodule(name)
-    if name is None or not isinstance(module, nn.Linear) or _is_sharded_apart(name, network.model):
+    if name is None or not isinstance(module, nn.Linear):
+        return None
+    # A weight that is computed (weight_norm, spectral_norm) belongs to one pass alone.
+    if "weight" not in module._parameters or _is_sharded_apart(name, network.model):
         return None
     if any(_drops(network.model.get_submodule(module)) for module in _modules_behind(point, network.look(x))):
         return None
@@ -101,11 +113,7 @@ class Tails:
         if torch.compiler.is_compiling():
             tail = self._known.get(key)
             if tail is None:
-                raise ModelError(
-                    got="a compiled guard whose penalty needs a gradient with respect to a layer",
-                    needed="a linear classifier behind that layer, seen in the same train/eval mode before compiling",
-                    fix="make one guarded call before torch.compile, or leave the guard uncompiled",
-                )
+                _refuse_layer_gradient()
             return tail
         if key not in self._known:
             self._known[key] = linear_tail(self._network, point, x)
@@ -155,7 +163,9 @@ def last_map(network: Network, x: Tensor) -> str:
     """
     survey = network.look(x)
     size = (x.shape[-2], x.shape[-1])
-    for point in reversed(survey.points):
+    # Those whose axes the operators did not tell come last: an attention's weights, query by key, look like a map.
+    backward = list(reversed(survey.points))
+    for point in sorted(backward, key=lambda point: point not in survey.axes):
         shape = survey.shapes[point]
         is_image = shape[1:] == x.shape[1:]
         if is_image or shape[:1] != (2,) or (len(shape) == 3 and not point.endswith(":input")):
@@ -179,7 +189,10 @@ def _matters(network: Network, point: str, x: Tensor, size: tuple[int, int]) -> 
     try:
         with undisturbed(network.model, x.device), torch.enable_grad():
             with capture.record([point], on_path=[point]) as recording:
-                logits = network.logits(x[:1].detach().clone())
+                # Of the structure, not of the present weights: a classifier that starts from 0 has no gradient yet.
+                parameters = [(n, p) for n, p in network.model.named_parameters() if p.is_floating_point()]
+                stirred = {name: p + 0.02 * torch.randn_like(p) for name, p in parameters}
+                logits = network.select(torch.func.functional_call(network.model, stirred, (x[:1].detach().clone(),)))
             features = recording.complete()[point]
             scores = (torch.randn_like(logits) * logits).sum()
             (gradient,) = torch.autograd.grad(scores, features, allow_unused=True)

@@ -113,3 +113,16 @@ class Trace:
     def forward(self, x: Tensor) -> Tensor:
         """Run the model on other images, (N, C, H, W), as the main pass ran: (N, K) logits."""
         return self._step.forward(x)
+
+    def gradient(self, scores: Tensor, inputs: Tensor) -> Tensor:
+        """Differentiate scores of such a pass with respect to what went into it.
+
+        Args:
+            scores: any shape; their sum is differentiated.
+            inputs: what they depend on by autograd, for instance the images that :meth:`forward` was given.
+
+        Returns:
+            The gradient in the shape of ``inputs``, at least float32 and safe from float16's underflow; it can be
+            trained through.
+        """
+        return self._step.gradient(scores, inputs)

@@ -17,11 +17,11 @@ LONGEST = 250
 
 # The rooms of the house from the ground up. A room imports only rooms that stand to its left.
 ROOMS = [
-    "errors", "processes", "value_checks", "whole_files", "plain_data", "weights_file", "device", "functional",
-    "masks", "layout", "corruption", "capture", "modes", "survey", "layers", "pyramid", "network", "draws",
-    "second_order", "tail", "step", "trace", "losses", "criterion", "term", "penalties", "heads", "weighting",
-    "plan", "validation", "objective", "guard", "wrapping", "checkpoint", "attribution", "probes", "data", "models",
-    "auditing", "demo", "reproduce", "cli",
+    "errors", "processes", "compiling", "value_checks", "whole_files", "plain_data", "weights_file", "device",
+    "functional", "masks", "layout", "corruption", "capture", "modes", "survey", "layers", "pyramid", "network",
+    "draws", "second_order", "tail", "step", "trace", "losses", "criterion", "term", "penalties", "heads",
+    "weighting", "plan", "validation", "objective", "guard", "wrapping", "checkpoint", "attribution", "probes",
+    "data", "models", "auditing", "demo", "reproduce", "cli",
 ]  # fmt: skip
 ROOT = "the package root"
 

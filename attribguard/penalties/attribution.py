@@ -77,8 +77,7 @@ class IntegratedGradients(InputGradient):
 
     def _part(self, trace: Trace, x: Tensor, baseline: Tensor, share: float | Tensor) -> Tensor:
         between = (baseline + share * (x - baseline)).detach().requires_grad_()
-        scores = self.score(trace.forward(between), trace.batch.target)
-        (gradient,) = torch.autograd.grad(scores.sum(), between, create_graph=True)
+        gradient = trace.gradient(self.score(trace.forward(between), trace.batch.target), between)
         return (gradient * (x - baseline)).sum(1)
 
 

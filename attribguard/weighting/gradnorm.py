@@ -8,6 +8,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from attribguard.compiling import refusal
 from attribguard.errors import ModelError
 from attribguard.functional.checks import check_number
 from attribguard.processes import everywhere, in_process_group
@@ -18,6 +19,13 @@ __all__ = ["GradNorm"]
 
 # An optimizer's step may overshoot 0; from here a weight finds its way back.
 _LOWEST = 1e-6
+
+
+_refuse_compiling = refusal(
+    got="a compiled guard with GradNorm",
+    needed="a graph without a backward pass inside, which torch.compile cannot follow",
+    fix="leave the guard uncompiled, or use weighting=Uncertainty()",
+)
 
 
 class GradNorm(Weighting):
@@ -128,11 +136,7 @@ class GradNorm(Weighting):
     ) -> tuple[Tensor, Tensor]:
         """The terms' values, and the norms of their gradients with factors of 1: (T,) each, over all processes."""
         if torch.compiler.is_compiling():
-            raise ModelError(
-                got="a compiled guard with GradNorm",
-                needed="a graph without a backward pass inside, which torch.compile cannot follow",
-                fix="leave the guard uncompiled, or use weighting=Uncertainty()",
-            )
+            _refuse_compiling()
         shared = [parameter for parameter in shared if parameter.requires_grad]
         active = [name for name in self.names if name in terms and weights[name] > 0]
         rows = {name: _value_and_gradient(terms[name], weights[name], shared) for name in active}
@@ -188,6 +192,6 @@ def _value_and_gradient(term: Tensor, weight: float, shared: Sequence[Tensor]) -
         filled = [torch.zeros_like(p) if part is None else part for part, p in zip(parts, shared, strict=True)]
         gradient = torch.cat([part.flatten().to(term.dtype) for part in filled]) / scale
         # One scale for all: a backward pass through a SyncBatchNorm waits for those of the others.
-        if scale == 1.0 or everywhere(gradient.isfinite().all()):
+        if scale == SCALES[-1] or everywhere(gradient.isfinite().all()):
             break
     return torch.cat([term.detach().view(1), weight * gradient])

@@ -215,6 +215,23 @@ def test_the_last_map_that_matters_is_found(name, size, layer):
     assert guard.layers == {"gradcamrrr": (layer,)}
 
 
+def test_a_classifier_that_starts_from_zero_hides_no_map():
+    model = pooled()
+    nn.init.zeros_(model[-1].weight)
+    guard = ag.wrap(model, penalties=[ag.GradCAMRRR(1.0)], example_input=(1, 6, 6))
+    assert guard.layers == {"gradcamrrr": ("1:input",)}
+    assert (model[-1].weight == 0).all()
+
+
+def test_the_weights_of_an_attention_are_no_map():
+    """Where it is not fused they pass modules, query by key, and are square like an image."""
+    model = timm.create_model("vit_tiny_patch16_224", img_size=32, depth=2)
+    for block in model.blocks:
+        block.attn.fused_attn = False
+    guard = ag.wrap(model, penalties=[ag.GradCAMRRR(1.0)], example_input=(3, 32, 32))
+    assert guard.layers == {"gradcamrrr": ("blocks.1.attn.qkv:input",)}
+
+
 def test_one_input_gradient_a_score(monkeypatch):
     calls = []
     original = step_module.scaled_gradient

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from attribguard.reproduce.recipe import Recipe, Row, Size
 from attribguard.reproduce.recipes.actdiff_methods import PAPER, Figure, method_rows
 from attribguard.reproduce.training.shortcut_row import train_shortcut_row
@@ -56,7 +58,7 @@ def _rows() -> tuple[Row, ...]:
     for network in _NETWORKS:
         if network != "ResNet":
             # It learns nothing in 10 epochs, and collapses at 3e-3.
-            settings = {"least epochs": 20, "lr": 1e-3} if network == "ConvAE" else {}
+            settings: dict[str, Any] = {"least epochs": 20, "lr": 1e-3} if network == "ConvAE" else {}
             suffix = ", no BatchNorm"
             rows += method_rows(network, _paper(network), suffix=suffix, data="files", norm="none", **settings)
     for network in _NETWORKS:

@@ -13,6 +13,7 @@ from torchmetrics.functional.classification import binary_auroc, binary_average_
 
 from attribguard.attribution import cam
 from attribguard.errors import check_choice
+from attribguard.functional.cam import CamNormalization
 from attribguard.functional.ranks import as_ranks
 from attribguard.losses import BCE, ClassBalancedFocal, Focal, WeightedBCE
 from attribguard.models import t_densenet
@@ -32,7 +33,11 @@ LOSSES: dict[str, Callable[[Tensor], nn.Module]] = {
 }
 """The losses of the table, made from the targets (N, K) of the training images."""
 
-_MAPS = {"minmax": (True, "minmax"), "max": (True, "max"), "signed minmax": (False, "minmax")}
+_MAPS: dict[str, tuple[bool, CamNormalization]] = {
+    "minmax": (True, "minmax"),
+    "max": (True, "max"),
+    "signed minmax": (False, "minmax"),
+}
 """How a map is made and measured: whether Grad-CAM ends in its ReLU, and the normalisation. A signed map under "max",
 which drops what is negative, would be the second of these again but for the enlarging in between."""
 
