@@ -17,8 +17,8 @@ def interleaved_seconds(runs: Mapping[str, Callable], rounds: int, device: torch
     repeats = {name: _warm_up(run, device) for name, run in runs.items()}
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(rounds):
+        gc.collect()
         for name, run in runs.items():
-            gc.collect()  # of what the one before has left
             seconds[name].append(_seconds(run, repeats[name], device) / repeats[name])
     return seconds
 

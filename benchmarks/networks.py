@@ -94,5 +94,3 @@ class DropoutInTheMiddle(nn.Sequential):
             nn.Conv2d(width, width, 3, padding=1), nn.ReLU(), nn.Conv2d(width, width, 3, padding=1), nn.ReLU(),
             nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, classes),
         )  # fmt: skip
-
-

@@ -10,7 +10,7 @@ import torch
 
 from benchmarks.measure import interleaved_seconds, peak_bytes
 from benchmarks.ratios import fitted_exponent, median_interval, paired_ratio, verdict
-from benchmarks.workload import Absent, Case, Part, Run, Sweep, Workload
+from benchmarks.workload import Absent, Part, Run, Sweep, Workload
 
 ROUNDS, SWEEP_ROUNDS = 9, 3
 
@@ -42,6 +42,7 @@ def run_workload(workload: Workload, device: torch.device, *, quick: bool, round
         "title": workload.title,
         "text": workload.text,
         "measure": workload.measure,
+        "images": size[workload.per_image] if workload.per_image else None,
         "size": size,
         "rounds": len(next(iter(costs.values()))),
         "contestants": [_contestant(name, run, costs.get(name)) for name, run in case.runs.items()],

@@ -18,9 +18,7 @@ def cost(value: float, measure: str) -> str:
     """
     if measure == "bytes":
         return f"{value / 1e6:.3g} MB" if value < 1e9 else f"{value / 1e6:.0f} MB"
-    for factor, unit in ((1, "s"), (1e3, "ms"), (1e6, "µs")):
-        if value * factor >= 1:
-            break
+    factor, unit = (1.0, "s") if value >= 1 else (1e3, "ms") if value >= 1e-3 else (1e6, "µs")
     return f"{_digits(value * factor)} {unit}"
 
 
@@ -45,14 +43,16 @@ def ratio_cells(ratio: Mapping[str, Any]) -> list[str]:
     return [name, times(ratio["median"]), interval, bar(ratio), MARKS[ratio["verdict"]]]
 
 
-def contestant_cells(contestant: Mapping[str, Any], measure: str) -> list[str]:
-    """Name, median, and the spread of its rounds."""
+def contestant_cells(contestant: Mapping[str, Any], measure: str, images: int | None = None) -> list[str]:
+    """Name, median, and the spread of its rounds; images per second where their number is given."""
     if "absent" in contestant:
         return [contestant["name"], "–", contestant["absent"]]
     low, high = (cost(value, measure) for value in contestant["spread"])
     name = contestant["name"]
     if contestant["share"] != 1:
         name += f" (from {contestant['share']:.2%} of the work)"
+    if images is not None:
+        name += f" ({images / contestant['median']:.0f} images/s)"
     return [name, cost(contestant["median"], measure), f"{low} to {high}" if low != high else low]
 
 
@@ -81,7 +81,7 @@ def print_record(console: Console, record: Mapping[str, Any]) -> None:
     caption = f"{size}; {record['rounds']} rounds; {record['seconds']:.0f} s in all"
     costs = Table("", "median", "95 % interval", title=f"{record['name']}: {record['title']}", caption=caption)
     for contestant in record["contestants"]:
-        costs.add_row(*contestant_cells(contestant, measure))
+        costs.add_row(*contestant_cells(contestant, measure, record["images"]))
     console.print(costs)
     ratios = Table("ratio", "median", "95 % interval", "bar", "")
     for ratio in record["ratios"]:

@@ -49,7 +49,7 @@ Run = Callable[[], Any] | Part | Absent
 
 @dataclass
 class Case:
-    """The contestants at one size, and what they are checked for; called once, after the warm-up of none of them."""
+    """The contestants at one size, and what checks them; the checks run once, before anything is timed."""
 
     runs: dict[str, Run]
     checks: Callable[[], Sequence[Check]] = tuple
@@ -78,6 +78,9 @@ class Workload:
         measure: ``"seconds"``, or ``"bytes"`` for the peak memory.
         devices: where it makes sense.
         text: what a reader has to know.
+        rounds: in place of the usual number, for what takes long.
+        sweep_size: sizes that are smaller in sweeps.
+        per_image: the size by which images per second are shown too.
     """
 
     name: str
@@ -92,3 +95,4 @@ class Workload:
     text: str = ""
     rounds: int | None = None
     sweep_size: Mapping[str, int] = field(default_factory=dict)
+    per_image: str | None = None

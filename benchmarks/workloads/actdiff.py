@@ -84,7 +84,7 @@ def guarded_unet(encoder, path, data, names):
 
 
 PLACE = 20
-SIZE, QUICK = {"batch": 32, "side": 100, "width": 64}, {"batch": 6, "side": 32, "width": 8}
+SIZE, QUICK = {"batch": 32, "side": 100, "width": 64}, {"batch": 6, "side": 48, "width": 8}
 WORKLOADS = [
     Workload(
         "actdiff",

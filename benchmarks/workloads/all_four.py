@@ -26,7 +26,7 @@ WORKLOADS = [
         "All four penalties, ResNet-18",
         make,
         size={"batch": 32, "side": 100, "width": 64},
-        quick={"batch": 6, "side": 32, "width": 8},
+        quick={"batch": 6, "side": 48, "width": 8},
         bars=[
             Bar(OURS, "plain step", most=5.0),
             Bar(SHARING, "plain step", most=3.5),

@@ -32,7 +32,7 @@ def on_unet(device, batch, side, width):
 
 
 PLACE = 40
-SIZE, QUICK = {"batch": 32, "side": 100, "width": 64}, {"batch": 6, "side": 32, "width": 8}
+SIZE, QUICK = {"batch": 32, "side": 100, "width": 64}, {"batch": 6, "side": 48, "width": 8}
 BARS = [Bar(OURS, "plain step", most=1.05), Bar("public step", "plain step")]
 WORKLOADS = [
     Workload(

@@ -62,7 +62,7 @@ def both(norm):
 
 
 PLACE = 30
-SIZE, QUICK = {"batch": 32, "side": 100, "width": 64}, {"batch": 6, "side": 32, "width": 8}
+SIZE, QUICK = {"batch": 32, "side": 100, "width": 64}, {"batch": 6, "side": 48, "width": 8}
 WORKLOADS = [
     *(
         Workload(
