@@ -2,7 +2,7 @@
 
 import copy
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from benchmarks import baselines
 from benchmarks.networks import Batch
 from benchmarks.workload import Absent, Check, Run
 
-SHARED = "shared_gradient"
+SHARED = {"gradients": "shared"}
 """The option of ``wrap`` by which GradMask and RRR share one input gradient; contestants are absent without it."""
 
 PENALTIES: dict[str, Callable[[Any], ag.Penalty]] = {
@@ -47,14 +47,19 @@ def guarded_run(
     model: nn.Module, batch: Batch, names: Sequence[str], annotated: Tensor | None = None, **options: Any
 ) -> Run:
     """Our step with these penalties, on a copy of the network."""
-    if SHARED in options and SHARED not in inspect.signature(ag.wrap).parameters:
-        return Absent(f"this version has no `{SHARED}`")
+    if unknown := unknown_options(options):
+        return Absent(f"this version has no {' and '.join(sorted(unknown))}=")
     guard = guard_of(copy.deepcopy(model), names, **options)
 
     def step(network: nn.Module) -> None:
         network(batch.x, batch.y, mask=batch.mask, annotated=annotated).loss.backward()
 
     return _step(guard, step)
+
+
+def unknown_options(options: Iterable[str]) -> set[str]:
+    """Those that this version of ``wrap`` does not have."""
+    return set(options) - set(inspect.signature(ag.wrap).parameters)
 
 
 def _step(network: nn.Module, step: Callable[[nn.Module], None]) -> Run:

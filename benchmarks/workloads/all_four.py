@@ -13,7 +13,7 @@ def make(device, batch, side, width):
     runs = {
         "plain step": plain_run(model, data),
         OURS: guarded_run(model, data, ALL_FOUR),
-        SHARING: guarded_run(model, data, ALL_FOUR, **{SHARED: True}),
+        SHARING: guarded_run(model, data, ALL_FOUR, **SHARED),
         PUBLISHED: published_run(model, data, ALL_FOUR),
     }
     return Case(runs, lambda: [gradients_agree(model, data, ALL_FOUR)])

@@ -5,7 +5,7 @@ import copy
 import torch
 from torch import nn
 
-from benchmarks.guarded import SHARED, gradients_agree, guarded_run, plain_run, published_run
+from benchmarks.guarded import SHARED, gradients_agree, guarded_run, plain_run, published_run, unknown_options
 from benchmarks.networks import random_batch, resnet18
 from benchmarks.workload import Bar, Case, Sweep, Workload
 
@@ -53,10 +53,18 @@ def both(norm):
         runs = {
             "plain step": plain_run(model, data),
             "guard, GradMask + RRR": guarded_run(model, data, BOTH),
-            "guard, one shared gradient": guarded_run(model, data, BOTH, **{SHARED: True}),
+            "guard, one shared gradient": guarded_run(model, data, BOTH, **SHARED),
             "published steps": published_run(model, data, BOTH),
         }
-        return Case(runs, lambda: [gradients_agree(model, data, BOTH)])
+
+        def checks():
+            found = [gradients_agree(model, data, BOTH)]
+            if norm == "none" and not unknown_options(SHARED):  # elsewhere it is another definition
+                claim = "gradients of the shared form equal plain autograd's"
+                found.append(gradients_agree(model, data, BOTH, claim=claim, **SHARED))
+            return found
+
+        return Case(runs, checks)
 
     return make
 
@@ -103,6 +111,6 @@ WORKLOADS = [
             Bar("guard, one shared gradient", "plain step"),
             Bar("published steps", "plain step"),
         ],
-        text="A fused step of 1.7 times the plain one is possible here; none is built.",
+        text="A fused step could reach 1.7 times the plain one here.",
     ),
 ]

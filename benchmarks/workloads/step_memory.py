@@ -13,7 +13,7 @@ def make(device, batch, side, width):
             "plain step": plain_run(model, data),
             "guard, GradCAMRRR": guarded_run(model, data, ["gradcamrrr"]),
             "guard, all four": guarded_run(model, data, ALL_FOUR),
-            "guard, all four, shared gradient": guarded_run(model, data, ALL_FOUR, **{SHARED: True}),
+            "guard, all four, shared gradient": guarded_run(model, data, ALL_FOUR, **SHARED),
             "published steps": published_run(model, data, ALL_FOUR),
         }
     )

@@ -51,9 +51,10 @@ class PixelsFirst(SwinDecoder):
     """The end of the decoder in the order of the published code: pixels, then the norm, then the 1x1 convolution."""
 
     def _pixels(self, x):
-        cells = self.final.expand(self.norm(x)).unflatten(-1, (*self.final.by, -1))
-        pixels = self.final.norm(cells.transpose(2, 3).flatten(3, 4).flatten(1, 2))
-        return self.out(pixels.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        x = self.final.expand(self.norm(x)).unflatten(-1, (*self.final.by, -1))
+        x = x.transpose(2, 3).flatten(3, 4).flatten(1, 2)
+        x = self.final.norm(x)  # under one name, as there, so that what came before is let go
+        return self.out(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
 
 
 PLACE = 110

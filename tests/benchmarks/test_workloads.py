@@ -88,3 +88,8 @@ def test_the_command_writes_what_it_prints(tmp_path, capsys):
     assert result["quick"] and [record["name"] for record in result["workloads"]] == ["criterion_only"]
     assert {"torch", "attribguard", "captum"} <= set(result["versions"]) and result["machine"]["device"] == "cpu"
     assert "A guard with the criterion alone" in capsys.readouterr().out
+
+
+def test_pixels_that_are_laid_out_late_take_a_quarter_less_memory_without_a_graph():
+    record = run_workload(ON_CPU["swin_memory"], CPU, quick=True)
+    assert record["ratios"][0]["most"] == 0.75 and record["ratios"][0]["verdict"] == "met"
