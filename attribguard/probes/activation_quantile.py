@@ -17,6 +17,7 @@ from torchmetrics.utilities import dim_zero_cat
 from attribguard.errors import RangeError, ShapeError
 from attribguard.functional.checks import check_number, is_whole
 from attribguard.functional.quantile_sketch import SMALLEST_SKETCH, compact, upper_quantiles
+from attribguard.functional.values_above import values_above
 from attribguard.probes.unit_maps import as_unit_maps
 from attribguard.processes import in_process_group
 
@@ -118,24 +119,31 @@ class ActivationQuantile(Metric):
                 ``max_bytes`` is too little for so many units.
         """
         maps = as_unit_maps(features).to(self.device)
-        rows = maps.permute(0, 2, 3, 1).flatten(0, 2)
-        if not len(rows):
+        if not len(maps):
             return
         values, weights = (getattr(self, name) for name in (self._values, "weights"))
-        units = rows.shape[1]
+        units, new = maps.shape[1], maps[:, 0].numel()
         if weights and values[0].numel() != len(weights[0]) * units:
             raise ShapeError(
                 got=f"features of {units} units",
                 needed=f"{values[0].numel() // len(weights[0])}, as before",
                 fix="keep one metric a layer",
             )
-        count = int(self.count) + len(rows)
+        count = int(self.count) + new
         self._check_total(count)
         kept, limit = self._plan(units)
-        values.append(rows.flatten().clone())  # rows can be a view of features that the network overwrites
-        weights.append(rows.new_ones(len(rows)))
-        self.count = self.count + len(rows)
-        if sum(map(len, weights)) > limit:
+        rows = maps.permute(0, 2, 3, 1).flatten(0, 2)
+        if kept is not None and self.count >= kept:
+            # What is no larger than the smallest of the largest values so far is none of the largest.
+            rows = values_above(maps, values[0][(kept - 1) * units : kept * units])
+        elif kept is not None and new >= kept:
+            rows = maps.transpose(0, 1).flatten(1).topk(kept, 1).values.t()
+        if len(rows):
+            values.append(rows.flatten().clone())  # rows can be a view of features that the network overwrites
+            weights.append(rows.new_ones(len(rows)))
+        self.count = self.count + new
+        held = sum(map(len, weights))
+        if held > limit or (kept is not None and held >= kept > count - new):
             self._shrink(units, kept, limit, count)
 
     def compute(self) -> Any:
@@ -215,7 +223,7 @@ class ActivationQuantile(Metric):
         weights = dim_zero_cat(self.weights)
         values = dim_zero_cat(getattr(self, self._values)).view(len(weights), units).t().contiguous()
         if kept is not None:
-            values, weights = values.topk(kept, 1, sorted=False).values, weights.new_ones(kept)
+            values, weights = values.topk(kept, 1).values, weights.new_ones(kept)
         else:
             # Coins of their own at every step and in every process, and the same ones when it is run again.
             rank = dist.get_rank() if in_process_group() else 0

@@ -99,6 +99,7 @@ class LinearPasses:
     def __init__(self, network: Network, dropouts: Dropouts, classifier: nn.Linear) -> None:
         self._network, self._dropouts, self._classifier = network, dropouts, classifier
         self._known: tuple[Tensor, Tensor, Tensor] | None = None
+        self._base: tuple[Tensor, Tensor] | None = None
         self.numbers = classifier.in_features
 
     def logits(self, images: Tensor, keeps: list[Tensor]) -> Iterator[Tensor]:
@@ -108,7 +109,7 @@ class LinearPasses:
         at_a_time = max(1, _NUMBERS // (weight.numel() + len(weight) * len(images)))
         for keep in keeps if len(keeps[0]) <= at_a_time else keeps[0].split(at_a_time):
             matrix, bias = self._masked(keep)
-            logits = _product(features, matrix).unflatten(1, (len(keep), -1))
+            logits = self._product(features, matrix).unflatten(1, (len(keep), -1))
             yield logits.transpose(0, 1) + bias[:, None]
 
     def _masked(self, keep: Tensor) -> tuple[Tensor, Tensor]:
@@ -117,22 +118,33 @@ class LinearPasses:
             weight, bias = self._classifier.weight, self._classifier.bias
             whole = keep.expand(len(keep), *self._dropouts.live[0].shape).flatten(1)
             scale, shift = factors(self._dropouts.live[0], whole, weight.dtype)
+            self._base = None
             self._known = keep, (scale[:, None] * weight).flatten(0, 1).T.contiguous(), F.linear(shift, weight, bias)
         return self._known[1:]
 
+    def _product(self, features: Tensor, matrix: Tensor) -> Tensor:
+        """``features @ matrix``, (B, D) times (D, R), where rows of features that follow on each other are much alike.
 
-def _product(features: Tensor, matrix: Tensor) -> Tensor:
-    """``features @ matrix``, (B, D) times (D, R), where rows of features that follow on each other are much alike."""
-    first = features[:1]
-    from_first = first @ matrix
-    products = []
-    for rows in features.split(_ALIKE):
-        changed = (rows != first).any(0).nonzero()[:, 0]
-        if len(changed) < len(matrix) // 2:
-            products.append(from_first + (rows[:, changed] - first[:, changed]) @ matrix[changed])
-        else:
-            products.append(rows @ matrix)
-    return torch.cat(products)
+        All are taken as differences from one row, whose product is kept from batch to batch, as long as few features
+        differ from it: until the next source comes.
+        """
+        products, base = [], self._base
+        for rows in features.split(_ALIKE):
+            changed = None if base is None else _differing(rows, base[0])
+            if base is None or changed is None or 2 * len(changed) >= len(matrix):
+                base = self._base = rows[:1].clone(), rows[:1] @ matrix
+                changed = _differing(rows, rows[:1])
+            row, product = base
+            if 2 * len(changed) < len(matrix):
+                products.append(product + (rows[:, changed] - row[:, changed]) @ matrix[changed])
+            else:
+                products.append(rows @ matrix)
+        return torch.cat(products)
+
+
+def _differing(rows: Tensor, row: Tensor) -> Tensor:
+    """In which columns any of the rows differs from this one."""
+    return (rows != row).any(0).nonzero()[:, 0]
 
 
 def choose_passes(network: Network, dropouts: Dropouts, masks: Masks, x: Tensor, passes: int) -> Passes:
@@ -170,8 +182,10 @@ def images_at_a_time(way: Passes, images: Tensor) -> int:
         way: how the passes run.
         images: (N, C, H, W), for their size.
     """
-    # Behind an image's first convolutions stand some 16 numbers for each of its own.
-    return min(max(1, _NUMBERS // (way.numbers + 16 * images[0].numel())), 512)
+    # Behind an image's first convolutions stand some 16 numbers for each of its own. More at a time fill a GPU; on a
+    # CPU they only leave its cache.
+    most = 128 if images.device.type == "cpu" else 512
+    return min(max(1, _NUMBERS // (way.numbers + 16 * images[0].numel())), most)
 
 
 def plain_logits(network: Network, dropouts: Dropouts, images: Tensor) -> Tensor:
