@@ -64,7 +64,9 @@ def objective(network: Network, batch: Batch, terms: Terms, plan: Plan) -> Guard
     Raises:
         ShapeError: if the criterion, a penalty or a head's loss returns another shape than it should.
     """
-    step = Step(network, plan.tails, batch, plan.points, plan.corruptions, plan.differentiated, plan.twice)
+    step = Step(
+        network, plan.tails, batch, plan.points, plan.corruptions, plan.differentiated, plan.twice, terms.gradients
+    )
     values: dict[str, Tensor] = {}
     weights: dict[str, float] = {}
     predictions: dict[str, Tensor] = {}
@@ -97,6 +99,7 @@ def objective(network: Network, batch: Batch, terms: Terms, plan: Plan) -> Guard
         name = next(iter(values))
         nothing = torch.where(torch.zeros_like(step.logits, dtype=torch.bool), step.logits, 0)
         values[name] = values[name] + nothing.sum()
+    step.finish()
     detached = {name: value.detach() for name, value in values.items()}
     if terms.weighting is None:
         loss = functools.reduce(torch.add, [weights[name] * value for name, value in values.items()])

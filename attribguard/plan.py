@@ -15,6 +15,7 @@ from attribguard.layers import LAST, resolve_layers
 from attribguard.network import Network
 from attribguard.penalties.base import Penalty
 from attribguard.second_order import check_twice_differentiable
+from attribguard.step import Gradients
 from attribguard.tail import Tails, last_map
 from attribguard.weighting import Weighting
 
@@ -33,6 +34,7 @@ class Terms(NamedTuple):
         heads: the heads.
         reduction: what a penalty's or head's sum is divided by.
         weighting: what adapts the weights; ``None`` for fixed ones.
+        gradients: how inner gradients are taken.
     """
 
     criterion: Criterion | None
@@ -41,6 +43,7 @@ class Terms(NamedTuple):
     heads: Sequence[Head]
     reduction: Reduction
     weighting: Weighting | None
+    gradients: Gradients
 
 
 class Plan(NamedTuple):
@@ -95,6 +98,12 @@ def check_compilable(terms: Terms, plan: Plan | None) -> None:
             got="a compiled guard with a penalty on input gradients",
             needed="a graph without a backward pass inside, which torch.compile cannot follow",
             fix="leave the guard uncompiled, or use penalties on features such as ActDiff",
+        )
+    if terms.gradients == "autograd" and any(penalty.needs_layer_gradient for penalty in terms.penalties):
+        raise ModelError(
+            got="a compiled guard with gradients='autograd' and a penalty on a layer's gradient",
+            needed="closed forms, for torch.compile cannot follow a backward pass inside",
+            fix="leave `gradients` out, or the guard uncompiled",
         )
     if plan is None:
         raise ModelError(

@@ -18,9 +18,9 @@ LONGEST = 250
 # The rooms of the house from the ground up. A room imports only rooms that stand to its left.
 ROOMS = [
     "errors", "value_checks", "whole_files", "device", "functional", "masks", "layout", "corruption", "capture",
-    "modes", "survey", "layers", "pyramid", "network", "draws", "second_order", "tail", "step", "trace", "losses",
-    "criterion", "term", "penalties", "heads", "weighting", "plan", "validation", "objective", "guard", "wrapping",
-    "attribution", "probes", "data", "models", "auditing", "demo", "reproduce", "cli",
+    "modes", "survey", "layers", "pyramid", "network", "draws", "double_backward", "second_order", "tail", "step",
+    "trace", "losses", "criterion", "term", "penalties", "heads", "weighting", "plan", "validation", "objective",
+    "guard", "wrapping", "attribution", "probes", "data", "models", "auditing", "demo", "reproduce", "cli",
 ]  # fmt: skip
 ROOT = "the package root"
 
