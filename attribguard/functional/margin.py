@@ -47,8 +47,8 @@ def slope(score: Score, margin: Tensor, target: Tensor, outputs: int) -> Tensor:
 
     Example:
         >>> d = torch.tensor([2.0, -1.0], requires_grad=True)
-        >>> slope(log_probs, d, torch.tensor([0, 0]), 2)
-        tensor([-0.7616,  0.4621], grad_fn=XXX)
+        >>> slope(log_probs, d, torch.tensor([0, 0]), 2).detach()
+        tensor([-0.7616,  0.4621])
     """
     logits = margin[:, None] if outputs == 1 else torch.stack([torch.zeros_like(margin), margin], 1)
     (derivative,) = torch.autograd.grad(score(logits, target).sum(), margin, create_graph=True)
