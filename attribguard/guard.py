@@ -17,6 +17,7 @@ from attribguard.objective import GuardOutput, Prediction, objective
 from attribguard.penalties.base import Penalty
 from attribguard.plan import Plan, Reduction, Terms, check_compilable, make_plan, needs_graph, what_is_asked
 from attribguard.processes import check_sharding
+from attribguard.step import GRADIENTS, Gradients
 from attribguard.term import check_weight
 from attribguard.validation import Annotated, check_channels, check_step, check_wrapped, warn_of_empty_masks
 from attribguard.value_checks import VALIDATE, Validate, looks_at_values
@@ -52,17 +53,18 @@ class Guard(nn.Module):
         weighting: Weighting | None,
         reduction: Reduction,
         validate: Validate,
+        gradients: Gradients,
     ) -> None:
         super().__init__()
         self.model = model
         self.penalties = nn.ModuleList(penalties)
         self.heads = nn.ModuleDict({head.name: head for head in heads})
-        self.criterion = criterion
-        self.criterion_weight = criterion_weight
+        self.criterion, self.criterion_weight = criterion, criterion_weight
         self.weighting = weighting
         check_choice("reduction", reduction, ("batch", "annotated"))
         check_choice("validate", validate, VALIDATE)
-        self.reduction, self.validate = reduction, validate
+        check_choice("gradients", gradients, GRADIENTS)
+        self.reduction, self.validate, self.gradients = reduction, validate, gradients
         self._network = Network(model, output)
         # From now on the model is known to be wrapped, until this guard is unwrapped or gone.
         self._network.capture.install(model, [""])
@@ -192,8 +194,6 @@ class Guard(nn.Module):
             self._warned = warn_of_empty_masks(batch)
         if not compiling:
             self._steps += 1
-        if plan.twice and not batch.x.requires_grad:
-            batch = batch._replace(x=batch.x.detach().requires_grad_())
         return objective(self._network, batch, terms, plan)
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
@@ -242,6 +242,7 @@ class Guard(nn.Module):
             list(self.heads.values()),  # type: ignore[arg-type]
             self.reduction,
             self.weighting,
+            self.gradients,
         )
 
 

@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from attribguard.capture import Capture
 from attribguard.errors import ModelError
 from attribguard.layout import to_nchw
-from attribguard.modes import undisturbed
+from attribguard.modes import RandomState, undisturbed
 from attribguard.processes import gather_for_gradients, sharded_parts
 from attribguard.survey import Survey, survey
 
@@ -125,8 +125,8 @@ class Network:
         modes.
 
         Args:
-            x: (N, C, H, W), N at least 2.
-            points: the places to compare.
+            x: (N, C, H, W), N at least 1.
+            points: the places to compare; none: the logits.
         """
         key = points, self.modes()
         if key not in self._coupled:
@@ -135,15 +135,19 @@ class Network:
 
     def _mixes(self, x: Tensor, points: tuple[str, ...]) -> bool:
         with undisturbed(self.model, x.device, evaluating=False):
-            pair = x[:2].detach().clone()
-            other = torch.randn_like(pair[:1])
-            both, ahead, behind = (
-                self.record_only(images, points)
-                for images in (pair.clone(), torch.cat([pair[:1], other]), torch.cat([other, pair[1:]]))
-            )
+            first, second = x[:1].detach(), x[1:2].detach()
+            other = torch.randn_like(first)
+            second = second if len(second) else torch.randn_like(first)
+            start = RandomState(x.device)
+            seen = []
+            for images in ([first, second], [first, other], [other, second]):
+                start.restore()  # dropout draws alike
+                pair = torch.cat(images)
+                seen.append(self.record_only(pair, points) if points else {"": self.logits(pair)})
+            both, ahead, behind = seen
             return not all(
                 torch.equal(both[point][:1], ahead[point][:1]) and torch.equal(both[point][1:], behind[point][1:])
-                for point in points
+                for point in both
             )
 
     def select(self, output: Any) -> Tensor:

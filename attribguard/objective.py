@@ -64,7 +64,9 @@ def objective(network: Network, batch: Batch, terms: Terms, plan: Plan) -> Guard
     Raises:
         ShapeError: if the criterion, a penalty or a head's loss returns another shape than it should.
     """
-    step = Step(network, plan.tails, batch, plan.points, plan.corruptions, plan.differentiated, plan.twice)
+    step = Step(
+        network, plan.tails, batch, plan.points, plan.corruptions, plan.differentiated, plan.twice, terms.gradients
+    )
     values: dict[str, Tensor] = {}
     weights: dict[str, float] = {}
     predictions: dict[str, Tensor] = {}
@@ -91,6 +93,7 @@ def objective(network: Network, batch: Batch, terms: Terms, plan: Plan) -> Guard
         with _full_precision(batch):
             values[penalty.name] = _reduce(penalty(view), batch.annotated, f"penalty {penalty.name!r}", terms.reduction)
         weights[penalty.name] = penalty.weight
+    step.finish()
     detached = {name: value.detach() for name, value in values.items()}
     in_force: dict[str, float] | dict[str, Tensor] = weights
     if terms.weighting is None:

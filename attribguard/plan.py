@@ -16,6 +16,7 @@ from attribguard.network import Network
 from attribguard.penalties.base import Penalty
 from attribguard.processes import check_differentiable_again
 from attribguard.second_order import check_twice_differentiable
+from attribguard.step import Gradients
 from attribguard.tail import Tails, last_map
 from attribguard.weighting import Weighting
 
@@ -28,6 +29,11 @@ _refuse_input_gradients = refusal(
     got="a compiled guard with a penalty on input gradients",
     needed="a graph without a backward pass inside, which torch.compile cannot follow",
     fix="leave the guard uncompiled, or use penalties on features such as ActDiff",
+)
+_refuse_autograd = refusal(
+    got="a compiled guard with gradients='autograd' and a penalty on a layer's gradient",
+    needed="closed forms, for torch.compile cannot follow a backward pass inside",
+    fix="leave `gradients` out, or the guard uncompiled",
 )
 _refuse_unseen_layers = refusal(
     got="a compiled guard that has not seen its layers yet",
@@ -46,6 +52,7 @@ class Terms(NamedTuple):
         heads: the heads.
         reduction: what a penalty's or head's sum is divided by.
         weighting: what adapts the weights; ``None`` for fixed ones.
+        gradients: how inner gradients are taken.
     """
 
     criterion: Criterion | None
@@ -54,6 +61,7 @@ class Terms(NamedTuple):
     heads: Sequence[Head]
     reduction: Reduction
     weighting: Weighting | None
+    gradients: Gradients
 
 
 class Plan(NamedTuple):
@@ -114,6 +122,8 @@ def check_compilable(terms: Terms, plan: Plan | None) -> None:
     """
     if any(penalty.needs_input_gradient for penalty in terms.penalties):
         _refuse_input_gradients()
+    if terms.gradients == "autograd" and any(penalty.needs_layer_gradient for penalty in terms.penalties):
+        _refuse_autograd()
     if plan is None:
         _refuse_unseen_layers()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
+from attribguard.double_backward import CheaperDoubleBackward, Phase
 from attribguard.errors import ModelError
 from attribguard.modes import undisturbed
 
@@ -34,9 +36,14 @@ class _EqualForms(TorchFunctionMode):
 
 
 @contextmanager
-def twice_differentiable() -> Iterator[None]:
-    """Forward passes in here use attention that can be differentiated twice (fused kernels cannot)."""
-    with sdpa_kernel(SDPBackend.MATH), _EqualForms():
+def twice_differentiable(phase: Phase | None = None) -> Iterator[None]:
+    """Forward passes in here use attention that can be differentiated twice (fused kernels cannot).
+
+    Args:
+        phase: of the step, to run convolutions and BatchNorm so that this is cheap; ``None`` for plain autograd.
+    """
+    cheaper = contextlib.nullcontext() if phase is None else CheaperDoubleBackward(phase)
+    with sdpa_kernel(SDPBackend.MATH), _EqualForms(), cheaper:
         yield
 
 

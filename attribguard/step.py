@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
 
 from attribguard.corruption import Corruption
+from attribguard.double_backward import Phase
 from attribguard.draws import Draws, EagerDraws, TracedDraws
 from attribguard.errors import ModelError, ShapeError
+from attribguard.functional.margin import MARGIN_SCORES, margin, slope
 from attribguard.functional.scores import Score, as_matrix, named_score
 from attribguard.layout import Features
 from attribguard.modes import ScratchBuffers
@@ -20,7 +22,10 @@ from attribguard.processes import check_differentiable_again, in_process_group
 from attribguard.second_order import scaled_gradient, twice_differentiable
 from attribguard.tail import Tails
 
-__all__ = ["Batch", "Corrupted", "Step"]
+__all__ = ["GRADIENTS", "Batch", "Corrupted", "Gradients", "Step"]
+
+Gradients = Literal["exact", "shared", "autograd"]
+GRADIENTS: tuple[Gradients, ...] = get_args(Gradients)
 
 
 class Batch(NamedTuple):
@@ -66,6 +71,7 @@ class Step:
         corruptions: the corrupted passes to run, each with the places to record there.
         differentiated: the layers with respect to which logits are differentiated.
         twice: whether the input gradient will be differentiated again.
+        gradients: as :func:`attribguard.wrap` says.
 
     Attributes:
         corrupted: what came of them, in their order.
@@ -80,7 +86,11 @@ class Step:
         corruptions: Sequence[tuple[Corruption, tuple[str, ...]]],
         differentiated: tuple[str, ...] = (),
         twice: bool = False,
+        gradients: Gradients = "exact",
     ) -> None:
+        self._images = batch.x
+        if twice and not batch.x.requires_grad:
+            batch = batch._replace(x=batch.x.detach().requires_grad_())
         self.network, self.batch = network, batch
         self._draws: Draws = TracedDraws() if torch.compiler.is_compiling() else EagerDraws(batch.x.device)
         kind = batch.x.device.type
@@ -89,12 +99,20 @@ class Step:
         self._gradients: dict[Score, Tensor] = {}
         if twice:
             check_differentiable_again(network.model)
-        self._tails = {point: tails.find(point, batch.x) for point in differentiated}
-        again = _differentiated_twice(twice or any(self._tails[point] is None for point in differentiated))
-        with self._draws.recorded(), again:
+        self._of_margin: Tensor | None = None
+        by_form = gradients != "autograd"
+        self._shares = twice and by_form and (gradients == "shared" or not network.couples_samples(batch.x, ()))
+        self._tails = {point: tails.find(point, batch.x) if by_form else None for point in differentiated}
+        self._phase = Phase(None if batch.x is self._images else batch.x)
+        again = twice or any(self._tails[point] is None for point in differentiated)
+        with self._draws.recorded(), _differentiated_twice(again, self._phase if by_form else None):
             self.logits, self._clean = network.record(batch.x, layers, differentiated)
         self.features = self._as_features(self._clean)
         self.corrupted = [self._corrupt(corruption, points) for corruption, points in corruptions]
+
+    def finish(self) -> None:
+        """Say that all inner gradients were taken."""
+        self._phase.over = True
 
     def maps(self, points: tuple[str, ...]) -> list[Tensor]:
         """These places of the main pass as (N, C, h, w), in the type in which the network made them."""
@@ -110,6 +128,11 @@ class Step:
                     needed="needs_input_gradient = True",
                     fix="set that attribute on the penalty",
                 )
+            d = margin(self.logits, self.batch.target) if self._shares and function in MARGIN_SCORES else None
+            if d is not None:
+                slopes = slope(function, d, self.batch.target, as_matrix(self.logits).shape[1])
+                self._gradients[function] = slopes[:, None, None, None] * self._margin_gradient(d)
+                return self._gradients[function]
             scores = function(self.logits, self.batch.target)
             if scores.shape != (len(self.batch.x),):
                 raise ShapeError(
@@ -117,15 +140,25 @@ class Step:
                     needed=f"one score an image, ({len(self.batch.x)},)",
                     fix="let the score reduce the other axes",
                 )
-            self._gradients[function] = self.gradient(scores, self.batch.x)
+            self._gradients[function] = self._differentiate(scores, self.batch.x)
         return self._gradients[function]
+
+    def _margin_gradient(self, margin: Tensor) -> Tensor:
+        """That of all scores that depend on the margin alone, but for their slopes."""
+        if self._of_margin is None:
+            self._of_margin = self._differentiate(margin, self.batch.x)
+        return self._of_margin
+
+    def _differentiate(self, scores: Tensor, inputs: Tensor) -> Tensor:
+        with self._phase.towards_input():
+            return self.gradient(scores, inputs)
 
     def layer_gradient(self, point: str, weights: Tensor) -> Tensor:
         """The gradient of the weighted logits with respect to a layer, (N, C, h, w) or (N, C, 1, 1)."""
         features, tail = self.features[point], self._tails[point]
         if tail is not None:
             return tail.gradient(self.network.model, weights, features)
-        gradient = self.gradient(as_matrix(self.logits) * weights, self._clean[point])
+        gradient = self._differentiate(as_matrix(self.logits) * weights, self._clean[point])
         return self._as_features({point: gradient})[point]
 
     def gradient(self, scores: Tensor, inputs: Tensor) -> Tensor:
@@ -143,7 +176,7 @@ class Step:
             return self.network.logits(x)
 
     def _corrupt(self, corruption: Corruption, points: tuple[str, ...]) -> Corrupted:
-        x = corruption(self.batch.x, self.batch.mask)
+        x = corruption(self._images, self.batch.mask)
         if not points:
             return Corrupted(x, self._as_features({}))
         rows = self._rows(points)
@@ -176,5 +209,5 @@ class Step:
         return Features(tensors, axes, (height, width))
 
 
-def _differentiated_twice(wanted: bool) -> contextlib.AbstractContextManager[None]:
-    return twice_differentiable() if wanted else contextlib.nullcontext()
+def _differentiated_twice(wanted: bool, phase: Phase | None = None) -> contextlib.AbstractContextManager[None]:
+    return twice_differentiable(phase) if wanted else contextlib.nullcontext()

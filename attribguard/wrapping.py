@@ -20,6 +20,7 @@ from attribguard.network import Output, floating_like
 from attribguard.penalties.base import Penalty
 from attribguard.plan import Reduction, needs_graph
 from attribguard.processes import sharded_parts
+from attribguard.step import Gradients
 from attribguard.value_checks import Validate
 from attribguard.weighting import Weighting
 
@@ -38,6 +39,7 @@ def wrap(
     weighting: Weighting | None = None,
     reduction: Reduction = "batch",
     validate: Validate = "auto",
+    gradients: Gradients = "exact",
 ) -> Guard:
     """Guard a model: the same model, with penalties on what it looks at.
 
@@ -64,6 +66,11 @@ def wrap(
             distributed batches add up; ``"annotated"`` by the number of annotated ones.
         validate: whether to look at the values of masks and targets: ``"auto"`` always on the CPU, in the first ten
             steps on an accelerator, never in a compiled graph. Shapes and types are always checked.
+        gradients: how the gradients inside penalties are taken. ``"exact"``: the quickest way that equals autograd;
+            ``"shared"``: one input gradient for all scores of two classes or one output even where one image changes
+            another's logits, as in BatchNorm in train mode. There it is another definition: the sum of the margins is
+            differentiated and scaled by each image's own slope, instead of the sum of the scores. ``"autograd"``: no
+            closed form, shared gradient or double backward by formula, for comparison.
 
     Returns:
         The guard.
@@ -89,7 +96,16 @@ def wrap(
     for layers in (*(penalty.layers for penalty in penalties), *(head.layers for head in heads)):
         check_layers(layers, model)
     guard = Guard(
-        model, list(penalties), list(heads), criterion, criterion_weight, output, weighting, reduction, validate
+        model,
+        list(penalties),
+        list(heads),
+        criterion,
+        criterion_weight,
+        output,
+        weighting,
+        reduction,
+        validate,
+        gradients,
     )
     try:
         example = _example(model, example_input)

@@ -17,6 +17,7 @@ __all__ = [
     "Score",
     "as_matrix",
     "contrast",
+    "has_classes",
     "log_prob",
     "log_probs",
     "logit_weights",
@@ -49,7 +50,7 @@ def _signs(logits: Tensor, target: Tensor) -> Tensor:
     return 2 * target.reshape(logits.shape).to(logits.dtype) - 1
 
 
-def _has_classes(logits: Tensor, target: Tensor) -> bool:
+def has_classes(logits: Tensor, target: Tensor) -> bool:
     """Whether the outputs are exclusive classes: several of them, and one index an image."""
     return logits.shape[1] > 1 and target.dim() == 1
 
@@ -72,7 +73,7 @@ def target(logits: Tensor, target: Tensor) -> Tensor:
         tensor([3.])
     """
     z = as_matrix(logits)
-    if _has_classes(z, target):
+    if has_classes(z, target):
         return z.gather(1, target.long()[:, None]).squeeze(1)
     return (_signs(z, target) * z).sum(1)
 
@@ -100,7 +101,7 @@ def logit_weights(score: str, logits: Tensor, target: Tensor) -> Tensor:
     z = as_matrix(logits.detach())
     if score == "projection":
         return torch.randn_like(z)
-    if _has_classes(z, target):
+    if has_classes(z, target):
         return F.one_hot(target.long() if score == "target" else z.argmax(1), z.shape[1]).to(z.dtype)
     return _signs(z, target) if score == "target" else torch.where(z >= 0, 1.0, -1.0).to(z.dtype)
 
@@ -138,7 +139,7 @@ def log_prob(logits: Tensor, target: Tensor) -> Tensor:
         tensor([-0.6931])
     """
     z = as_matrix(logits)
-    if _has_classes(z, target):
+    if has_classes(z, target):
         return z.log_softmax(1).gather(1, target.long()[:, None]).squeeze(1)
     return F.logsigmoid(_signs(z, target) * z).sum(1)
 
@@ -161,7 +162,7 @@ def contrast(logits: Tensor, target: Tensor) -> Tensor:
         tensor([2.])
     """
     z = as_matrix(logits)
-    if not _has_classes(z, target):
+    if not has_classes(z, target):
         return z.abs().sum(1)
     own = F.one_hot(target.long(), z.shape[1]).bool()
     return (z[own] - z.masked_fill(own, -torch.inf).amax(1)).abs()
@@ -185,7 +186,7 @@ def log_probs(logits: Tensor, target: Tensor) -> Tensor:
         tensor([-1.3863])
     """
     z = as_matrix(logits)
-    if _has_classes(z, target):
+    if has_classes(z, target):
         return z.log_softmax(1).sum(1)
     return (F.logsigmoid(z) + F.logsigmoid(-z)).sum(1)
 

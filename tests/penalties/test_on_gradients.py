@@ -242,8 +242,8 @@ def test_one_input_gradient_a_score(monkeypatch):
         ag.RRR(1.0),
         ag.RRR(1.0, pixels="mean", name="c"),
     ]
-    x, y, mask = batch()
-    ag.wrap(plain_cnn(), penalties=penalties)(x, y, mask=mask)
+    x, y, mask = batch(classes=3)
+    ag.wrap(plain_cnn(outputs=3), penalties=penalties)(x, y, mask=mask)
     assert len(calls) == 2
 
 

@@ -1,0 +1,1 @@
+"""Tests of attribguard.double_backward."""
