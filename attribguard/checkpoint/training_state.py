@@ -21,6 +21,7 @@ from attribguard.errors import DataError, TypeMismatchError
 from attribguard.functional.checks import is_whole
 from attribguard.guard import Guard
 from attribguard.network import without_wrappers
+from attribguard.term import check_weight
 
 __all__ = ["Stateful", "load", "save"]
 
@@ -88,7 +89,7 @@ def save(
         "guard": inner.state_dict(),
         "weights": _weights(inner),
         "parts": {name: _state(part) for name, part in stateful.items()},
-        "random": {"host": host_states(), "devices": device_states(inner)},
+        "random": _random_states(inner),
     }
     write_checked(Path(path), content)
 
@@ -125,25 +126,31 @@ def load(
     path = Path(path)
     inner, stateful = _guard_in(guard), _checked(optimizer, parts)
     content = read_checked(path)
-    try:
-        settings_then, forms = dict(content["settings"]), dict(content["forms"])
-        step, tensors, weights = content["step"], content["guard"], content["weights"]
-        states, numbers = content["parts"], content["random"]
-    except (TypeError, KeyError, ValueError, IndexError):
-        raise not_a_checkpoint(path) from None
-    _compare(path, "setting", settings_then, dict(settings or {}))
     forms_now = {name: _form(part) for name, part in {"guard": inner, **stateful}.items()}
-    _compare(path, "part", {name: form["kind"] for name, form in forms.items()}, _kinds(forms_now))
-    for name, form in forms_now.items():
-        _compare(path, f"{name}'s tensor", forms[name]["shapes"], form["shapes"])
-    _compare(path, "term", dict.fromkeys(weights, "a weight"), dict.fromkeys(_weights(inner), "a weight"))
-    before = {name: copy.deepcopy(_state(part)) for name, part in stateful.items()}
     try:
+        tensors, states, numbers, step = content["guard"], content["parts"], content["random"], int(content["step"])
+        weights = {name: check_weight(weight, name) for name, weight in content["weights"].items()}
+        forms = {name: (form["kind"], dict(form["shapes"])) for name, form in content["forms"].items()}
+        _compare(path, "setting", dict(content["settings"]), dict(settings or {}))
+        _compare(path, "part", {name: kind for name, (kind, _) in forms.items()}, _kinds(forms_now))
+        for name, form in forms_now.items():
+            _compare(path, f"{name}'s tensor", forms[name][1], form["shapes"])
+        _compare(path, "guard's tensor", _shapes(tensors), forms_now["guard"]["shapes"])
+        _compare(path, "term", dict.fromkeys(weights, "a weight"), dict.fromkeys(_weights(inner), "a weight"))
+    except DataError:
+        raise
+    except (TypeError, KeyError, ValueError, IndexError, AttributeError):
+        raise not_a_checkpoint(path) from None
+    before, random = {name: copy.deepcopy(_state(part)) for name, part in stateful.items()}, _random_states(inner)
+    name = "random"
+    try:
+        _restore_random_states(numbers, inner)
         for name, part in stateful.items():
             _restore(part, states[name])
     except Exception as error:  # whatever a part's own load_state_dict refuses
         for other, part in stateful.items():
             _restore(part, before[other])
+        _restore_random_states(random, inner)
         raise DataError(
             got=f"{path}, whose {name!r} cannot be loaded ({' '.join(str(error).split())[:300]})",
             needed="that of the same training",
@@ -153,9 +160,16 @@ def load(
     for name, term in _terms(inner).items():
         term.weight = weights[name]
     inner.criterion_weight = weights["criterion"]
-    restore_device_states(numbers["devices"], inner)
-    restore_host_states(numbers["host"])
-    return int(step)
+    return step
+
+
+def _random_states(guard: Guard) -> dict[str, Any]:
+    return {"host": host_states(), "devices": device_states(guard)}
+
+
+def _restore_random_states(states: dict[str, Any], guard: Guard) -> None:
+    restore_device_states(states["devices"], guard)
+    restore_host_states(states["host"])
 
 
 def _guard_in(module: nn.Module) -> Guard:
@@ -204,13 +218,17 @@ def _form(part: Any) -> dict[str, Any]:
     """What two runs' parts must have in common: their kind, and shapes and types of the tensors that they are for."""
     tensors: dict[str, Any] = {}
     if isinstance(part, nn.Module):
-        tensors = {name: value for name, value in part.state_dict().items() if isinstance(value, torch.Tensor)}
+        tensors = part.state_dict()
     elif isinstance(part, torch.optim.Optimizer):
         # Its own load_state_dict would take the state of parameters of other shapes.
         for group, options in enumerate(part.param_groups):
             tensors |= {f"group {group}, parameter {number}": p for number, p in enumerate(options["params"])}
-    shapes = {name: f"{tuple(tensor.shape)} {tensor.dtype}" for name, tensor in tensors.items()}
-    return {"kind": type(part).__name__, "shapes": shapes}
+    return {"kind": type(part).__name__, "shapes": _shapes(tensors)}
+
+
+def _shapes(values: Mapping[str, Any]) -> dict[str, str]:
+    tensors = {name: value for name, value in values.items() if isinstance(value, torch.Tensor)}
+    return {name: f"{tuple(tensor.shape)} {tensor.dtype}" for name, tensor in tensors.items()}
 
 
 def _kinds(forms: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:

@@ -67,8 +67,9 @@ def test_interrupted_at_any_point_it_goes_on_and_ends_with_the_same_figures(tmp_
     if cut:  # killed within a line
         content = path.read_bytes()
         path.write_bytes(content[:cut])
-    network = Corner()
-    assert plain(audit(network, list(batches(30)), baseline=Corner(swap=True), resume=path)) == plain(whole)
+    for _ in range(2):  # the second one finds no half line amid the rows that the first one added
+        report = audit(Corner(), list(batches(30)), baseline=Corner(swap=True), resume=path)
+        assert plain(report) == plain(whole)
 
 
 def test_images_that_are_done_are_not_looked_at_again(tmp_path):

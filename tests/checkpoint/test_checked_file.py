@@ -94,7 +94,7 @@ def test_another_version_is_refused_by_its_number(tmp_path):
 
 
 def test_what_is_not_there_is_refused(tmp_path):
-    for path, words in ((tmp_path / "none.ckpt", "No such file"), (tmp_path, "Is a directory")):
+    for path, words in ((tmp_path / "none.ckpt", "No such file"), (tmp_path, "is no file")):
         with pytest.raises(AttribGuardError, match=words):
             read_checked(path)
 

@@ -193,6 +193,33 @@ def test_a_checkpoint_of_another_training_is_refused_and_changes_nothing(tmp_pat
     assert differences(snapshot(other, tmp_path / "after.ckpt"), before) == []
 
 
+LIES = {  # what is changed in a good file, whose checksum and claims about itself then say that nothing was
+    "a tensor of another shape": lambda content: content["guard"].update({next(iter(content["guard"])): torch.ones(7)}),
+    "a tensor less": lambda content: content["guard"].popitem(),
+    "no tensors": lambda content: content.update(guard=3),
+    "a negative weight": lambda content: content["weights"].update(criterion=-1.0),
+    "a weight of text": lambda content: content["weights"].update(criterion="1"),
+    "no parts": lambda content: content.update(parts={}),
+    "odd random states": lambda content: content["random"]["host"].update(torch=torch.ones(3)),
+    "no random states": lambda content: content.update(random=None),
+    "forms of numbers": lambda content: content.update(forms=dict.fromkeys(content["forms"], 3)),
+    "no step": lambda content: content.update(step="three"),
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_a_file_that_lies_about_itself_is_refused_and_changes_nothing(tmp_path, file, lie):
+    content = read_checked(file)
+    LIES[lie](content)
+    write_checked(tmp_path / "lie.ckpt", content)
+    torch.manual_seed(5)
+    other = Run()
+    before = snapshot(other, tmp_path / "before.ckpt")
+    with pytest.raises(DataError):
+        other.load(tmp_path / "lie.ckpt", settings={"seed": 3})
+    assert differences(snapshot(other, tmp_path / "after.ckpt"), before) == []
+
+
 def test_other_settings_are_refused_by_name(run, file):
     for settings, words in (
         ({"seed": 4}, "setting 'seed' was 3; needed 4"),

@@ -46,6 +46,7 @@ def gradients_of_one(rank, n, device="cpu"):
     found = {}
     for name in EVERYTHING:
         guard, rows = make(name).to(device), share(rank, n)
+        step(guard, guard, data("uneven"), rows)  # which finds out, with images of its own, whether samples are coupled
         call = DistributedDataParallel(guard)
         guard.model[0].rows = len(rows)
         handle = guard.model[0].register_forward_pre_hook(all_rows_enter)

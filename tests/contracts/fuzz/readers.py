@@ -1,7 +1,9 @@
 """Every reader of the library: a folder of valid files, and how it reads them. A new one is a line in READERS."""
 
+import hashlib
 import importlib.util
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +14,8 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 
+import attribguard
+from attribguard import checkpoint
 from attribguard.auditing import AuditReport, audit
 from attribguard.auditing.progress_file import ProgressFile
 from attribguard.cli.subject import load_model
@@ -210,6 +214,27 @@ def _read_swin(folder):
     assert all(tensor.sum().numel() == 1 for tensor in tensors.values() if tensor.numel() < 10**7)
 
 
+def _training():
+    guard = attribguard.wrap(nn.Sequential(nn.Flatten(), linear_of_ones()), penalties=[attribguard.RRR(1.0)])
+    return guard, torch.optim.SGD(guard.parameters(), 0.1, momentum=0.9)
+
+
+def _write_training(folder):
+    guard, optimizer = _training()
+    guard(torch.ones(2, 3, 1, 1), torch.tensor([0, 1])).loss.backward()
+    optimizer.step()
+    checkpoint.save(folder / "run.ckpt", guard, optimizer, step=3)
+
+
+def _read_training(folder):
+    # Whoever can change the content can compute its checksum.
+    head, _, payload = (folder / "run.ckpt").read_bytes().partition(b"\n")
+    if re.fullmatch(rb"attribguard checkpoint 1 [0-9a-f]{64}", head):
+        head = b"attribguard checkpoint 1 " + hashlib.sha256(payload).hexdigest().encode()
+        (folder / "run.ckpt").write_bytes(head + b"\n" + payload)
+    checkpoint.load(folder / "run.ckpt", *_training())
+
+
 READERS = [
     Reader("npz", _write_npz, _read_npz),
     Reader("idx", _write_idx, _read_idx),
@@ -227,6 +252,7 @@ READERS = [
     Reader("progress", _write_progress,
            lambda folder: ProgressFile(folder / "rows.jsonl", {"model": linear_of_ones()}, {})),
     Reader("checkpoints", _write_checkpoints, _read_checkpoints),
+    Reader("training", _write_training, _read_training),
     Reader("Swin checkpoint", _write_swin, _read_swin),
 ]  # fmt: skip
 
