@@ -80,7 +80,7 @@ WORKLOADS = [
             SIZE,
             QUICK,
             bars=[
-                Bar(f"guard, {shown}", "plain step", most=2.9),
+                Bar(f"guard, {shown}", "plain step", most=2.3),
                 Bar("published step", "plain step"),
             ],
             sweeps=[Sweep("batch", (8, 16, 32), {f"guard, {shown}": 1.0})],
