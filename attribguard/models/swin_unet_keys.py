@@ -111,6 +111,7 @@ def unwrap(checkpoint: Any) -> dict[str, Tensor]:
         DataError: if it holds no tensors, or other things between them.
 
     Example:
+        >>> import torch
         >>> unwrap({"epoch": 3, "model": {"module.norm.bias": torch.zeros(1)}})
         {'norm.bias': tensor([0.])}
     """
