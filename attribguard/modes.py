@@ -80,8 +80,10 @@ def undisturbed(model: nn.Module, device: torch.device, *, evaluating: bool = Tr
         evaluating: whether to switch every module to eval mode meanwhile.
     """
     flags = [(module, module.training) for module in model.modules()]
-    state = RandomState(device)
+    state, caching = RandomState(device), torch.is_autocast_cache_enabled()
     try:
+        # Before torch 2.7 a weight that is cast here, without a graph, would be taken for the pass that needs one.
+        torch.set_autocast_cache_enabled(False)
         # Inference tensors have no version counters, and could not be used in training afterwards.
         with torch.inference_mode(False), torch.no_grad(), ScratchBuffers(model):
             if evaluating:
@@ -92,4 +94,5 @@ def undisturbed(model: nn.Module, device: torch.device, *, evaluating: bool = Tr
     finally:
         for module, flag in flags:
             module.training = flag
+        torch.set_autocast_cache_enabled(caching)
         state.restore()
