@@ -178,8 +178,9 @@ class Head(Term):
     def _own(self, maps: list[Tensor]) -> list[Tensor]:
         """The maps in the decoder's type, which autocast takes care of by itself, and safe from what it may do."""
         if not torch.is_autocast_enabled(maps[0].device.type):
-            like = next((p for p in self.parameters() if p.is_floating_point()), maps[0])
-            maps = [x.to(like.dtype) for x in maps]
+            # Not by `next`: a compiled graph of torch 2.6 cannot follow its default.
+            own = [p for p in self.parameters() if p.is_floating_point()]
+            maps = [x.to(own[0].dtype) for x in maps] if own else maps
         # A decoder of the user's may work in place on what others read too.
         return [x.clone() for x in maps] if isinstance(self._choice[0], nn.Module) else maps
 
