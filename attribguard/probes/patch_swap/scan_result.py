@@ -205,8 +205,11 @@ class ScanResult:
         """
         try:
             values = typed(dict[str, Any], parse_json(text))
-            arrays = {name: _as_array(values.get(name), dtype) for name, dtype in _ARRAYS.items()}
-            scan = typed(cls, values, **{name: (lambda _, array=array: array) for name, array in arrays.items()})
+            arrays = {name: np.asarray(values.get(name), np.float64) for name in _ARRAYS}
+            if not ((arrays["picture"] >= 0) & (arrays["picture"] <= 255)).all():  # numpy 1 lets them overflow
+                raise ValueError("a picture with values beyond 0 to 255")
+            kept = {name: array.astype(_ARRAYS[name]) for name, array in arrays.items()}
+            scan = typed(cls, values, **{name: (lambda _, array=array: array) for name, array in kept.items()})
         except (ValueError, TypeError, OverflowError) as error:  # numpy's of what is no array of such numbers
             raise _no_scan(str(error)) from error
         sources, positions = len(scan.source_class), math.prod(scan.grid.shape)
@@ -247,10 +250,3 @@ class ScanResult:
 
 def _no_scan(got: str) -> DataError:
     return DataError(got=f"text that is no scan ({got})", needed="what to_json wrote", fix="pass the whole of it")
-
-
-def _as_array(values: Any, dtype: type[np.generic]) -> NDArray[Any]:
-    array = np.asarray(values, np.float64)
-    if dtype is np.uint8 and not ((array >= 0) & (array <= 255)).all():  # numpy 1 lets them overflow
-        raise ValueError("a picture with values beyond 0 to 255")
-    return array.astype(dtype)
