@@ -28,7 +28,7 @@ Floats = NDArray[np.float64]
 
 # With fewer, Student's t leans on the normality of few differences, far out in its tail.
 LEAST_SOURCES = 8
-_ARRAYS = {"certainty": np.float64, "baseline": np.float64, "picture": np.uint8}
+_ARRAYS = {"certainty": (np.float64, 1), "baseline": (np.float64, 1), "picture": (np.uint8, 255)}  # types and maxima
 
 
 @dataclass(frozen=True, eq=False)
@@ -206,10 +206,10 @@ class ScanResult:
         try:
             values = typed(dict[str, Any], parse_json(text))
             arrays = {name: np.asarray(values.get(name), np.float64) for name in _ARRAYS}
-            if not ((arrays["picture"] >= 0) & (arrays["picture"] <= 255)).all():  # numpy 1 lets them overflow
-                raise ValueError("a picture with values beyond 0 to 255")
-            kept = {name: array.astype(_ARRAYS[name]) for name, array in arrays.items()}
-            scan = typed(cls, values, **{name: (lambda _, array=array: array) for name, array in kept.items()})
+            for name, (_, most) in _ARRAYS.items():  # before they are converted: numpy 1 lets them overflow
+                if not ((arrays[name] >= 0) & (arrays[name] <= most)).all():
+                    raise ValueError(f"a {name} that is not between 0 and {most}")
+            scan = typed(cls, values, **{n: (lambda _, n=n: arrays[n].astype(_ARRAYS[n][0])) for n in arrays})
         except (ValueError, TypeError, OverflowError) as error:  # numpy's of what is no array of such numbers
             raise _no_scan(str(error)) from error
         sources, positions = len(scan.source_class), math.prod(scan.grid.shape)
@@ -217,8 +217,6 @@ class ScanResult:
             raise _no_scan("numbers of sources or positions that differ")
         if scan.baseline.shape != (sources,) or scan.picture.shape not in (scan.grid.image, (*scan.grid.image, 3)):
             raise _no_scan("a baseline or a picture of another shape")
-        if not all(((array >= 0) & (array <= 1)).all() for array in (scan.certainty, scan.baseline)):
-            raise _no_scan("certainties that are not between 0 and 1")
         return scan
 
     def plot(self, axes: tuple[Axes, Axes] | None = None) -> Figure:
