@@ -121,7 +121,13 @@ def test_a_crop_whose_features_are_others_is_not_taken(monkeypatch):
     with torch.no_grad():
         found, x = windows(prefix)
         assert found.find(x, box(9, 9, 4)) is not None
-        monkeypatch.setattr(changed_windows, "_stride", lambda touched: 1)
+        along = changed_windows._along
+
+        def one_place_off(*arguments):
+            crop, inner, outer = along(*arguments)
+            return crop, slice(inner.start - 1, inner.stop - 1), outer
+
+        monkeypatch.setattr(changed_windows, "_along", one_place_off)
         found, x = windows(prefix)
         assert found.find(x, box(9, 9, 4)) is None
 
