@@ -183,7 +183,8 @@ def _scan(scan: Swaps, certainty: Certainty, classes: Tensor, advance: Callable[
     parts = []
     for start in range(0, len(scan), certainty.batch_size):
         images, source = scan.images(start, start + certainty.batch_size)
-        parts.append(certainty.of(images, classes[source]).cpu())
+        alike = scan.alike(start, start + certainty.batch_size)
+        parts.append(certainty.of(images, classes[source], alike).cpu())
         advance(len(images))
     sources, donors, positions = scan.shape
     return torch.cat(parts).double().view(sources, positions, donors).mT.numpy()

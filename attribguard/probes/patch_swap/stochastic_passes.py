@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Protocol
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from attribguard.network import Network
+from attribguard.probes.patch_swap.changed_windows import Box, ChangedWindows
 from attribguard.probes.patch_swap.dropout_calls import Dropouts
 from attribguard.probes.patch_swap.dropout_masks import Masked, Masks, factors
+from attribguard.probes.patch_swap.swaps import Alike
 
 __all__ = [
     "LinearPasses", "MappedPasses", "Passes", "RepeatedPasses", "choose_passes", "images_at_a_time", "plain_logits",
@@ -19,8 +21,8 @@ __all__ = [
 
 # Numbers that may stand in memory at a time: 256 MiB of float32.
 _NUMBERS = 2**26
-# Images of a batch that are compared with each other: some 50 targets at one position.
-_ALIKE = 64
+# So many images of one position are worth a pass of their own over the part in which they differ.
+_ALIKE = 8
 
 
 class Passes(Protocol):
@@ -30,12 +32,13 @@ class Passes(Protocol):
     def numbers(self) -> int:
         """How many numbers stand in memory for each image."""
 
-    def logits(self, images: Tensor, keeps: list[Tensor]) -> Iterator[Tensor]:
+    def logits(self, images: Tensor, keeps: list[Tensor], alike: Sequence[Alike] = ()) -> Iterator[Tensor]:
         """Run them.
 
         Args:
             images: (B, C, H, W).
             keeps: the masks of T passes, as :meth:`Masks.keep` gives them.
+            alike: which images differ in one patch from what; none, or all of them in their order.
 
         Yields:
             (t, B, K), some passes after the other.
@@ -55,7 +58,7 @@ class RepeatedPasses:
     def __init__(self, network: Network, dropouts: Dropouts) -> None:
         self._network, self._dropouts = network, dropouts
 
-    def logits(self, images: Tensor, keeps: list[Tensor]) -> Iterator[Tensor]:
+    def logits(self, images: Tensor, keeps: list[Tensor], alike: Sequence[Alike] = ()) -> Iterator[Tensor]:
         """As :class:`Passes` says."""
         for masks in zip(*keeps, strict=True):
             yield _run(self._network, self._dropouts, images, masks)[0][None]
@@ -77,7 +80,7 @@ class MappedPasses:
         self._network, self._dropouts = network, dropouts
         self.numbers = passes * max(torch.Size(call.shape).numel() for call in dropouts.live)
 
-    def logits(self, images: Tensor, keeps: list[Tensor]) -> Iterator[Tensor]:
+    def logits(self, images: Tensor, keeps: list[Tensor], alike: Sequence[Alike] = ()) -> Iterator[Tensor]:
         """As :class:`Passes` says."""
         yield torch.vmap(lambda *masks: _run(self._network, self._dropouts, images, masks)[0])(*keeps)
 
@@ -87,8 +90,8 @@ class LinearPasses:
 
     With :math:`h` what enters dropout, :math:`m_t` its mask divided by the share that is kept, and :math:`W` the
     classifier's matrix, :math:`z_{tk} = h \cdot (m_t \circ W_k) + b_k`: the masked matrices of all passes, one below
-    the other, times :math:`h`. Images that differ in one patch differ in few of their features; where they do so, only
-    those are multiplied.
+    the other, times :math:`h`. Where images differ from a source in one patch, only those features are computed and
+    multiplied that it changes.
 
     Args:
         network: the model.
@@ -98,53 +101,80 @@ class LinearPasses:
 
     def __init__(self, network: Network, dropouts: Dropouts, classifier: nn.Linear) -> None:
         self._network, self._dropouts, self._classifier = network, dropouts, classifier
+        self._windows = ChangedWindows(network, dropouts)
         self._known: tuple[Tensor, Tensor, Tensor] | None = None
         self._base: tuple[Tensor, Tensor] | None = None
+        self._product: tuple[Tensor, Tensor, Tensor] | None = None
         self.numbers = classifier.in_features
 
-    def logits(self, images: Tensor, keeps: list[Tensor]) -> Iterator[Tensor]:
+    def logits(self, images: Tensor, keeps: list[Tensor], alike: Sequence[Alike] = ()) -> Iterator[Tensor]:
         """As :class:`Passes` says."""
-        features = _run(self._network, self._dropouts, images, None)[1].reshape(len(images), -1)
+        parts = self._parts(images, alike)
         weight = self._classifier.weight
         at_a_time = max(1, _NUMBERS // (weight.numel() + len(weight) * len(images)))
         for keep in keeps if len(keeps[0]) <= at_a_time else keeps[0].split(at_a_time):
             matrix, bias = self._masked(keep)
-            logits = self._product(features, matrix).unflatten(1, (len(keep), -1))
-            yield logits.transpose(0, 1) + bias[:, None]
+            logits = torch.cat([self._multiply(part, matrix) for part in parts])
+            yield logits.unflatten(1, (-1, len(keep))).permute(2, 0, 1) + bias[:, None]
 
     def _masked(self, keep: Tensor) -> tuple[Tensor, Tensor]:
-        """The classifier under each mask: (D, t * K) and (t, K)."""
+        """The classifier under each mask: (D, K * t) and (t, K)."""
         if self._known is None or self._known[0] is not keep:
             weight, bias = self._classifier.weight, self._classifier.bias
             whole = keep.expand(len(keep), *self._dropouts.live[0].shape).flatten(1)
             scale, shift = factors(self._dropouts.live[0], whole, weight.dtype)
-            self._base = None
-            self._known = keep, (scale[:, None] * weight).flatten(0, 1).T.contiguous(), F.linear(shift, weight, bias)
+            matrix = (scale.T.contiguous()[:, None] * weight.T[:, :, None]).flatten(1)
+            self._known = keep, matrix, F.linear(shift, weight, bias)
         return self._known[1:]
 
-    def _product(self, features: Tensor, matrix: Tensor) -> Tensor:
-        """``features @ matrix``, (B, D) times (D, R), where rows of features that follow on each other are much alike.
-
-        All are taken as differences from one row, whose product is kept from batch to batch, as long as few features
-        differ from it: until the next source comes.
-        """
-        products, base = [], self._base
-        for rows in features.split(_ALIKE):
-            changed = None if base is None else _differing(rows, base[0])
-            if base is None or changed is None or 2 * len(changed) >= len(matrix):
-                base = self._base = rows[:1].clone(), rows[:1] @ matrix
-                changed = _differing(rows, rows[:1])
-            row, product = base
-            if 2 * len(changed) < len(matrix):
-                products.append(product + (rows[:, changed] - row[:, changed]) @ matrix[changed])
+    def _parts(self, images: Tensor, alike: Sequence[Alike]) -> list[_Part]:
+        """What is to be multiplied."""
+        windows = [self._windows.find(each.source, each.patch) if each.images >= _ALIKE else None for each in alike]
+        if not any(windows):
+            return [_Part(self._features(images))]
+        parts = []
+        groups = images.split([each.images for each in alike])
+        for some, each, window in zip(groups, alike, windows, strict=True):
+            if window is None:
+                parts.append(_Part(self._features(some)))
             else:
-                products.append(rows @ matrix)
-        return torch.cat(products)
+                before = self._before(each.source)
+                after = self._windows.maps(window.crop.of(some))
+                parts.append(_Part(window.inner.of(after) - window.outer.of(before), (window.outer, before)))
+        return parts
+
+    def _features(self, images: Tensor) -> Tensor:
+        return _run(self._network, self._dropouts, images, None)[1].flatten(1)
+
+    def _before(self, source: Tensor) -> Tensor:
+        """The maps of a source, kept until another one comes."""
+        base = self._base
+        if base is None or not torch.equal(base[0], source):
+            base = self._base = source, self._windows.maps(source)
+        return base[1]
+
+    def _multiply(self, part: _Part, matrix: Tensor) -> Tensor:
+        """(B, D) times (D, R)."""
+        if part.changed is None:
+            return part.values @ matrix
+        place, before = part.changed
+        product = self._product
+        if product is None or product[0] is not before or product[1] is not matrix:
+            product = self._product = before, matrix, before.flatten(1) @ matrix
+        inside = place.of(matrix.T.unflatten(1, before.shape[1:])).permute(1, 2, 3, 0).flatten(0, 2)
+        return torch.addmm(product[2], part.values.flatten(1), inside)
 
 
-def _differing(rows: Tensor, row: Tensor) -> Tensor:
-    """In which columns any of the rows differs from this one."""
-    return (rows != row).any(0).nonzero()[:, 0]
+class _Part(NamedTuple):
+    """Features of some images.
+
+    Attributes:
+        values: (B, D) all of them, or (B, C, h, w) by how much those at some place differ from a source's.
+        changed: the place, and the source's maps, (1, C, H, W).
+    """
+
+    values: Tensor
+    changed: tuple[Box, Tensor] | None = None
 
 
 def choose_passes(network: Network, dropouts: Dropouts, masks: Masks, x: Tensor, passes: int) -> Passes:

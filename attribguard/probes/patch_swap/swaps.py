@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -10,10 +11,25 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from attribguard.corruption import corrupt
+from attribguard.probes.patch_swap.changed_windows import Box
 from attribguard.probes.patch_swap.patch_grid import PatchGrid
 from attribguard.probes.patch_swap.scan_arguments import Mode
 
-__all__ = ["Swaps", "make_donors", "to_picture"]
+__all__ = ["Alike", "Swaps", "make_donors", "to_picture"]
+
+
+class Alike(NamedTuple):
+    """Images that follow on each other and differ from one source in one patch.
+
+    Attributes:
+        images: how many.
+        source: (1, C, H, W).
+        patch: where they differ from it.
+    """
+
+    images: int
+    source: Tensor
+    patch: Box
 
 
 @dataclass(frozen=True)
@@ -55,6 +71,24 @@ class Swaps:
         source, position, donor = number // (positions * donors), number // donors % positions, number % donors
         donated = self.donors.expand(len(self.sources), *self.donors.shape[1:])[source, donor]
         return torch.where(self.grid.inside(position), donated, self.sources[source]), source
+
+    def alike(self, start: int, stop: int) -> list[Alike]:
+        """What is known of these images: which of them share source and position.
+
+        Args:
+            start: number of the first.
+            stop: number behind the last.
+        """
+        _, donors, positions = self.shape
+        found, side = [], self.grid.patch
+        while start < min(stop, len(self)):
+            end = min((start // donors + 1) * donors, stop)
+            source, position = divmod(start // donors, positions)
+            top, left = self.grid.corner(position)
+            patch = Box(slice(top, top + side), slice(left, left + side))
+            found.append(Alike(end - start, self.sources[source : source + 1], patch))
+            start = end
+        return found
 
 
 def make_donors(mode: Mode, sources: Tensor, targets: Tensor | None) -> Tensor:

@@ -4,8 +4,10 @@ from torch import nn
 
 from attribguard.network import Network
 from attribguard.probes.patch_swap import stochastic_passes
+from attribguard.probes.patch_swap.changed_windows import Box
 from attribguard.probes.patch_swap.dropout_calls import find_dropouts
 from attribguard.probes.patch_swap.dropout_masks import Masks
+from attribguard.probes.patch_swap.patch_grid import PatchGrid
 from attribguard.probes.patch_swap.stochastic_passes import (
     MappedPasses,
     RepeatedPasses,
@@ -13,6 +15,7 @@ from attribguard.probes.patch_swap.stochastic_passes import (
     images_at_a_time,
     plain_logits,
 )
+from attribguard.probes.patch_swap.swaps import Alike
 from tests.probes.patch_swap.one_pass_at_a_time import CASES, draw_masks
 
 
@@ -61,17 +64,20 @@ def test_what_follows_is_not_taken_for_the_classifier_because_its_size_fits():
 
 
 @pytest.mark.parametrize("alike", [True, False])
-def test_images_that_share_most_features_give_the_product_of_all_features(alike):
+def test_images_that_differ_from_a_source_in_a_patch_give_the_product_of_all_features(alike):
     network = nn.Sequential(nn.Flatten(), nn.Dropout(0.3), nn.Linear(64, 3, bias=False)).double()
     x = torch.randn(150, 1, 8, 8, dtype=torch.float64)
+    groups = []
     if alike:
-        x[:, :, 2:] = x[:1, :, 2:]
+        source, patch = torch.randn(1, 1, 8, 8, dtype=torch.float64), Box(slice(0, 3), slice(4, 8))
+        x = torch.where(PatchGrid((8, 8), 3, 1).inside(torch.tensor([4])), x, source)
+        groups = [Alike(100, source, patch), Alike(50, source, patch)]
     network_, masks = Network(network.eval(), None), None
     dropouts = find_dropouts(network, network, x)
     masks = Masks(dropouts, 5, 1, False, x.device)
     with torch.no_grad():
         way = choose_passes(network_, dropouts, masks, x, 5)
-        logits = torch.cat(list(way.logits(x, masks.keep(150))))
+        logits = torch.cat(list(way.logits(x, masks.keep(150), groups)))
     keep = masks.keep(1)[0].double() / 0.7
     expected = torch.einsum("nd,td,kd->tnk", x.flatten(1), keep[:, 0], network[2].weight)
     torch.testing.assert_close(logits, expected, rtol=1e-12, atol=1e-12)
