@@ -132,7 +132,7 @@ class Guard(nn.Module):
                 raise TypeMismatchError(
                     got="annotations without a target", needed=f"guard(x) or {step}", fix="pass a target"
                 )
-            return self.model(x) if classifies else self.predict(x, [*self.heads][:1]).predictions.popitem()[1]
+            return self.model(x) if classifies else self.predict(x, [*self.heads.keys()][:1]).predictions.popitem()[1]
         if torch.is_grad_enabled() or not needs_graph(self._terms().penalties):
             return self._guarded(x, target, *annotations)
         with torch.inference_mode(False), torch.enable_grad():

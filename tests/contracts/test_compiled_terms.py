@@ -46,6 +46,7 @@ def test_every_first_order_term_is_in_the_one_graph_that_all_steps_share():
     assert len(guard.penalties) + len(guard.heads) == len(FIRST_ORDER) == 10
 
 
+@pytest.mark.skipif(torch.__version__ < (2, 7), reason="Inductor of torch 2.6 draws otherwise, even so")
 def test_inductor_gives_the_same_loss_and_gradients():
     """With `fallback_random`, in which it draws as eager mode does: shuffled images and dropout."""
     guard = ag.wrap(plain_cnn(width=2, dropout=0.3), penalties=[ag.ActDiff(5.0)], example_input=SHAPE)
