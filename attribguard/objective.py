@@ -78,11 +78,15 @@ def objective(network: Network, batch: Batch, terms: Terms, plan: Plan) -> Guard
         predictions[head.name] = drawn
         with _full_precision(batch):
             drawn = drawn.to(torch.promote_types(drawn.dtype, torch.float32))
-            corrupted = step.corrupted[plan.passes[head.name]].x if head.needs_corrupted else None
+            corrupted = step.corrupted_images(plan.passes[head.name]) if head.needs_corrupted else None
             term = head.loss(drawn, batch, corrupted)
             values[head.name] = _reduce(term, head.rows(batch), f"head {head.name!r}", terms.reduction)
         weights[head.name] = head.weight
-    for penalty in terms.penalties:
+    weights |= {penalty.name: penalty.weight for penalty in terms.penalties}
+    # Those that compare two passes come first, so that these are not held while the others differentiate.
+    waiting = sorted(terms.penalties, key=lambda penalty: penalty.corruption is None)
+    while waiting:
+        penalty = waiting.pop(0)
         view = Trace(
             step,
             plan.layers[penalty.name],
@@ -92,7 +96,9 @@ def objective(network: Network, batch: Batch, terms: Terms, plan: Plan) -> Guard
         )
         with _full_precision(batch):
             values[penalty.name] = _reduce(penalty(view), batch.annotated, f"penalty {penalty.name!r}", terms.reduction)
-        weights[penalty.name] = penalty.weight
+        read = {point for other in waiting for point in plan.layers[other.name]}
+        step.keep_only(read, {plan.passes[other.name] for other in waiting})
+    values = {name: values[name] for name in weights}
     step.finish()
     detached = {name: value.detach() for name, value in values.items()}
     in_force: dict[str, float] | dict[str, Tensor] = weights

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, get_args
 
 import torch
@@ -22,7 +22,7 @@ from attribguard.processes import check_differentiable_again, in_process_group
 from attribguard.second_order import scaled_gradient, twice_differentiable
 from attribguard.tail import Tails
 
-__all__ = ["GRADIENTS", "Batch", "Corrupted", "Gradients", "Step"]
+__all__ = ["GRADIENTS", "Batch", "Compared", "Corrupted", "Gradients", "Step"]
 
 Gradients = Literal["exact", "shared", "autograd"]
 GRADIENTS: tuple[Gradients, ...] = get_args(Gradients)
@@ -60,6 +60,28 @@ class Corrupted(NamedTuple):
     features: Features
 
 
+class Compared(NamedTuple):
+    """The features of both passes, of the rows alone in which they can differ.
+
+    Attributes:
+        rows: those rows, for ``out[rows] = values``: (M,) indices, or a slice for all.
+        clean: as :attr:`attribguard.Trace.features`, of M images.
+        corrupted: the same of the corrupted images.
+    """
+
+    rows: Tensor | slice
+    clean: Features
+    corrupted: Features
+
+
+class _CorruptedPass(NamedTuple):
+    """What ran: the corrupted images, all of them; the rows that were shown to the network; what it made of those."""
+
+    x: Tensor
+    rows: Tensor | None
+    tensors: dict[str, Tensor]
+
+
 class Step:
     """Everything that is computed for one batch, each thing once, for all penalties.
 
@@ -73,8 +95,6 @@ class Step:
         twice: whether the input gradient will be differentiated again.
         gradients: as :func:`attribguard.wrap` says.
 
-    Attributes:
-        corrupted: what came of them, in their order.
     """
 
     def __init__(
@@ -108,11 +128,38 @@ class Step:
         with self._draws.recorded(), _differentiated_twice(again, self._phase if by_form else None):
             self.logits, self._clean = network.record(batch.x, layers, differentiated)
         self.features = self._as_features(self._clean)
-        self.corrupted = [self._corrupt(corruption, points) for corruption, points in corruptions]
+        self._passes = [self._corrupt(corruption, points) for corruption, points in corruptions]
 
     def finish(self) -> None:
         """Say that all inner gradients were taken."""
         self._phase.over = True
+
+    def keep_only(self, points: Collection[str], passes: Collection[int]) -> None:
+        """Let go of the places and corrupted passes that nobody reads any more, for they are most of what is held."""
+        self._clean = {point: tensor for point, tensor in self._clean.items() if point in points}
+        self.features = self.features.only(tuple(self._clean))
+        self._passes = [p if i in passes else p._replace(tensors={}) for i, p in enumerate(self._passes)]
+
+    def corrupted_images(self, index: int) -> Tensor:
+        """(N, C, H, W), the images of one of the corruptions."""
+        return self._passes[index].x
+
+    def corrupted(self, index: int, points: tuple[str, ...]) -> Corrupted:
+        """The pass over them, at these places."""
+        x, rows, tensors = self._passes[index]
+        if rows is None:
+            return Corrupted(x, self._as_features({point: tensors[point] for point in points}))
+        # The mask of a row that is not annotated is all ones: its corrupted image is the image, and its features are
+        # the clean ones.
+        whole = {p: self._clean[p].index_copy(0, rows, tensors[p]) if p in tensors else self._clean[p] for p in points}
+        return Corrupted(x, self._as_features(whole))
+
+    def compared(self, index: int, points: tuple[str, ...]) -> Compared:
+        """Both passes at these places, of the rows alone that can differ."""
+        _, rows, tensors = self._passes[index]
+        clean = {point: self._clean[point] if rows is None else self._clean[point][rows] for point in points}
+        corrupted = {point: tensors.get(point, clean[point]) for point in points}
+        return Compared(slice(None) if rows is None else rows, self._as_features(clean), self._as_features(corrupted))
 
     def maps(self, points: tuple[str, ...]) -> list[Tensor]:
         """These places of the main pass as (N, C, h, w), in the type in which the network made them."""
@@ -175,20 +222,15 @@ class Step:
         with ambient, _differentiated_twice(x.requires_grad), self._scratch, self._draws.replayed():
             return self.network.logits(x)
 
-    def _corrupt(self, corruption: Corruption, points: tuple[str, ...]) -> Corrupted:
+    def _corrupt(self, corruption: Corruption, points: tuple[str, ...]) -> _CorruptedPass:
         x = corruption(self._images, self.batch.mask)
         if not points:
-            return Corrupted(x, self._as_features({}))
+            return _CorruptedPass(x, None, {})
         rows = self._rows(points)
         if rows is not None and rows.numel() == 0:
-            return Corrupted(x, self._as_features({point: self._clean[point] for point in points}))
+            return _CorruptedPass(x, rows, {})
         with self._scratch, self._draws.replayed():
-            tensors = self.network.record_only(x if rows is None else x[rows], points)
-        if rows is not None:
-            # The mask of a row that is not annotated is all ones: its corrupted image is the image, and its features
-            # are the clean ones.
-            tensors = {point: self._clean[point].index_copy(0, rows, t) for point, t in tensors.items()}
-        return Corrupted(x, self._as_features(tensors))
+            return _CorruptedPass(x, rows, self.network.record_only(x if rows is None else x[rows], points))
 
     def _rows(self, points: tuple[str, ...]) -> Tensor | None:
         """The rows that the corrupted pass needs, or ``None`` for all of them."""

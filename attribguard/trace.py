@@ -8,7 +8,7 @@ from attribguard.corruption import Corruption
 from attribguard.errors import ModelError
 from attribguard.functional.scores import Score
 from attribguard.layout import Features
-from attribguard.step import Batch, Corrupted, Step
+from attribguard.step import Batch, Compared, Corrupted, Step
 
 __all__ = ["Trace"]
 
@@ -62,14 +62,29 @@ class Trace:
         Raises:
             ModelError: if the penalty does not declare it.
         """
-        if corruption is not self._corruption and corruption != self._corruption:
-            raise ModelError(
-                got=f"a penalty that reads {corruption} and declares {self._corruption}",
-                needed="the corruption that it declares",
-                fix="set its attribute `corruption` before the guard's first step",
-            )
-        x, features = self._step.corrupted[self._corrupted]
-        return Corrupted(x, features.only(self._layers))
+        self._check_declared(corruption)
+        return self._step.corrupted(self._corrupted, self._layers)
+
+    def compared(self, corruption: Corruption) -> Compared:
+        """The penalty's layers in both passes, of the rows alone in which they can differ.
+
+        Where a few of the rows are annotated and the network treats each image alone, these are the annotated ones,
+        and nothing is copied or compared for the others; elsewhere they are all. Rows that are left out count as 0:
+
+        .. code-block:: python
+
+            rows, clean, corrupted = trace.compared(self.corruption)
+            values = trace.logits.new_zeros(len(trace.batch.x))
+            values[rows] = distance(clean, corrupted)
+
+        Args:
+            corruption: the penalty's own ``corruption``.
+
+        Raises:
+            ModelError: if the penalty does not declare it.
+        """
+        self._check_declared(corruption)
+        return self._step.compared(self._corrupted, self._layers)
 
     def input_gradient(self, score: str | Score) -> Tensor:
         """Differentiate a score of the logits with respect to the images.
@@ -126,3 +141,11 @@ class Trace:
             trained through.
         """
         return self._step.gradient(scores, inputs)
+
+    def _check_declared(self, corruption: Corruption) -> None:
+        if corruption is not self._corruption and corruption != self._corruption:
+            raise ModelError(
+                got=f"a penalty that reads {corruption} and declares {self._corruption}",
+                needed="the corruption that it declares",
+                fix="set its attribute `corruption` before the guard's first step",
+            )

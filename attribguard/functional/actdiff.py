@@ -51,13 +51,17 @@ def actdiff(clean: Sequence[Tensor], corrupted: Sequence[Tensor], norm: ActDiffN
     """
     check_choice("norm", norm, NORMS)
     _check(clean, corrupted)
-    differences = [at_least_float32(a) - at_least_float32(b) for a, b in zip(clean, corrupted, strict=True)]
+    # One layer after the other, so that the squares of one alone are held at a time.
+    differences = (at_least_float32(a) - at_least_float32(b) for a, b in zip(clean, corrupted, strict=True))
     if norm == "rows":
-        rows = [safe_sqrt((d + _ROW_EPS).square().sum(-1)).reshape(d.shape[0], -1) for d in differences]
+        rows = [safe_sqrt((d + _ROW_EPS).square().sum(-1, keepdim=True)).flatten(1) for d in differences]
         return torch.cat(rows, dim=1).mean(1)
-    squares = [d.square().flatten(1) for d in differences]
-    layers = [safe_sqrt(s.mean(1) if norm == "rms" else s.sum(1)) for s in squares]
-    return torch.stack(layers).mean(0)
+    return torch.stack([_length(d, norm) for d in differences]).mean(0)
+
+
+def _length(difference: Tensor, norm: ActDiffNorm) -> Tensor:
+    squares = difference.square().flatten(1)
+    return safe_sqrt(squares.mean(1) if norm == "rms" else squares.sum(1))
 
 
 def _check(clean: Sequence[Tensor], corrupted: Sequence[Tensor]) -> None:

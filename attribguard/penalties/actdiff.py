@@ -66,18 +66,24 @@ class ActDiff(Penalty):
 
     def forward(self, trace: Trace) -> Tensor:
         """The distance of each sample, (N,)."""
-        clean = trace.features.raw
-        corrupted = trace.corrupted(self.corruption).features.raw
-        for name, features in clean.items():
-            if len(features) % len(trace.batch.x):
+        n = len(trace.batch.x)
+        for name, features in trace.features.raw.items():
+            if len(features) % n:
                 raise LayerError(
-                    got=f"features of shape {tuple(features.shape)} at {name!r} for {len(trace.batch.x)} images",
+                    got=f"features of shape {tuple(features.shape)} at {name!r} for {n} images",
                     needed="one entry, or equally many, for each image along the first axis",
                     fix="name another layer",
                 )
-        n = len(trace.batch.x)
-        a, b = ([x.reshape(n, -1, *x.shape[1:]).squeeze(1) for x in side.values()] for side in (clean, corrupted))
-        return actdiff(a, b, self.norm)
+        entries = [len(features) // n for features in trace.features.raw.values()]
+        rows, *sides = trace.compared(self.corruption)
+        clean, corrupted = (
+            [x if k == 1 else x.reshape(-1, k, *x.shape[1:]) for k, x in zip(entries, side.raw.values(), strict=True)]
+            for side in sides
+        )
+        distances = actdiff(clean, corrupted, self.norm)
+        values = distances.new_zeros(n)
+        values[rows] = distances
+        return values
 
     def extra_repr(self) -> str:
         """The settings."""
