@@ -95,6 +95,8 @@ class Step:
         twice: whether the input gradient will be differentiated again.
         gradients: as :func:`attribguard.wrap` says.
 
+    Attributes:
+        passes: what came of them, in their order.
     """
 
     def __init__(
