@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from attribguard import checkpoint, data, errors, functional, losses, masks
 from attribguard.attribution import cam, from_captum, saliency
+from attribguard.batch import Batch
 from attribguard.corruption import Corruption, corrupt
 from attribguard.errors import AttribGuardError
 from attribguard.guard import Guard
@@ -22,7 +23,6 @@ from attribguard.penalties import (
     IntegratedGradients,
     Penalty,
 )
-from attribguard.step import Batch
 from attribguard.trace import Trace
 from attribguard.weighting import GradNorm, Uncertainty, Weighting
 from attribguard.wrapping import wrap

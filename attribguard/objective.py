@@ -8,12 +8,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from attribguard.batch import Batch
 from attribguard.criterion import Criterion
 from attribguard.errors import ShapeError
 from attribguard.network import Network
 from attribguard.plan import Plan, Reduction, Terms
 from attribguard.processes import in_process_group
-from attribguard.step import Batch, Step
+from attribguard.step import Step
 from attribguard.trace import Trace
 
 __all__ = ["GuardOutput", "Prediction", "objective"]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
 
+from attribguard.batch import Batch
 from attribguard.corruption import Corruption
 from attribguard.double_backward import Phase
 from attribguard.draws import Draws, EagerDraws, TracedDraws
@@ -22,30 +23,10 @@ from attribguard.processes import check_differentiable_again, in_process_group
 from attribguard.second_order import scaled_gradient, twice_differentiable
 from attribguard.tail import Tails
 
-__all__ = ["GRADIENTS", "Batch", "Compared", "Corrupted", "Gradients", "Step"]
+__all__ = ["GRADIENTS", "Compared", "Corrupted", "Gradients", "Step"]
 
 Gradients = Literal["exact", "shared", "autograd"]
 GRADIENTS: tuple[Gradients, ...] = get_args(Gradients)
-
-
-class Batch(NamedTuple):
-    """A checked batch.
-
-    Attributes:
-        x: (N, C, H, W) images.
-        target: what the criterion gets; (N,) class indices by default.
-        mask: (N, 1, H, W) float, 1 = relevant. All ones where there is no annotation.
-        annotated: (N,) bool: whose mask counts.
-        segmentation: (N, H, W) class indices, or ``None``.
-        segmented: (N,) bool: whose segmentation counts.
-    """
-
-    x: Tensor
-    target: Any
-    mask: Tensor
-    annotated: Tensor
-    segmentation: Tensor | None
-    segmented: Tensor
 
 
 class Corrupted(NamedTuple):

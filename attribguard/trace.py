@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from attribguard.batch import Batch
 from attribguard.corruption import Corruption
 from attribguard.errors import ModelError
 from attribguard.functional.scores import Score
 from attribguard.layout import Features
-from attribguard.step import Batch, Compared, Corrupted, Step
+from attribguard.step import Compared, Corrupted, Step
 
 __all__ = ["Trace"]
 

@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from attribguard.batch import Batch
 from attribguard.criterion import check_target, classification_loss
 from attribguard.errors import ModelError, RangeError, ShapeError, TypeMismatchError
 from attribguard.masks import inside
 from attribguard.network import Network
 from attribguard.plan import Terms
-from attribguard.step import Batch
 
 __all__ = ["Annotated", "check_batch", "check_channels", "check_step", "check_wrapped", "warn_of_empty_masks"]
 

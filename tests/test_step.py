@@ -3,6 +3,7 @@
 import functools
 import itertools
 import warnings
+import weakref
 
 import pytest
 import timm
@@ -15,6 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 import attribguard as ag
 from attribguard import step as step_module
+from attribguard.corruption import Corruption
 from attribguard.plan import check_compilable
 from tests.networks import batch, plain_cnn
 
@@ -283,3 +285,60 @@ def test_another_word_for_gradients_is_refused_and_leaves_nothing_on_the_model()
     with pytest.raises(ag.errors.RangeError, match="gradients"):
         ag.wrap(model, gradients="fast")
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+
+
+class Looks(ag.Penalty):
+    """Keeps how many rows each pass gives, and whether the whole pass has the compared rows in their places."""
+
+    def __init__(self):
+        super().__init__(1.0, layers="auto")
+        self.corruption = Corruption("zero")
+
+    def forward(self, trace):
+        rows, clean, corrupted = trace.compared(self.corruption)
+        whole = trace.corrupted(self.corruption).features
+        self.seen = {name: len(tensor) for name, tensor in corrupted.raw.items()}
+        assert all(torch.equal(whole.raw[name][rows], tensor) for name, tensor in corrupted.raw.items())
+        assert all(torch.equal(trace.features.raw[name][rows], tensor) for name, tensor in clean.raw.items())
+        values = trace.logits.new_zeros(len(trace.batch.x))
+        values[rows] = sum(tensor.flatten(1).sum(1) for tensor in corrupted.raw.values())
+        return values
+
+
+@pytest.mark.parametrize(("norm", "expected"), [(False, 2), (True, 4)])
+def test_two_passes_are_compared_by_the_rows_that_can_differ(norm, expected):
+    """With BatchNorm in train mode a corrupted image changes the others too."""
+    looks = Looks()
+    x, y, mask = batch()
+    ag.wrap(plain_cnn(norm=norm), penalties=[looks])(x, y, mask=mask, annotated=torch.tensor([1, 0, 0, 1]).bool())
+    assert set(looks.seen.values()) == {expected}
+
+
+@pytest.mark.parametrize("norm", ["rms", "l2", "rows"])
+def test_without_an_annotated_row_actdiff_is_0_with_a_graph_and_gradients_of_0(norm):
+    model = plain_cnn()
+    x, y, mask = batch()
+    guard = ag.wrap(model, penalties=[ag.ActDiff(1.0, norm=norm)], criterion_weight=0.0)
+    out = guard(x, y, mask=mask, annotated=torch.zeros(4, dtype=torch.bool))
+    out.loss.backward()
+    assert out.terms["actdiff"] == 0
+    assert all(p.grad is None or not p.grad.any() for p in model.parameters())
+
+
+def test_features_are_let_go_of_once_no_penalty_reads_them_any_more():
+    kept = []
+
+    class First(ag.Penalty):
+        def forward(self, trace):
+            kept.append(weakref.ref(next(iter(trace.features.raw.values()))))
+            return trace.logits.new_zeros(len(trace.batch.x))
+
+    class Second(First):
+        def forward(self, trace):
+            kept.append(kept[0]() is None)
+            return trace.logits.new_zeros(len(trace.batch.x))
+
+    x, y, mask = batch()
+    with torch.no_grad():  # where a graph would hold them
+        ag.wrap(plain_cnn(), penalties=[First(1.0, layers="0"), Second(1.0, name="second")])(x, y, mask=mask)
+    assert kept[1] is True

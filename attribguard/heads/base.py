@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from attribguard.batch import Batch
 from attribguard.corruption import Corruption
 from attribguard.errors import LayerError, ModelError, ShapeError, TypeMismatchError, check_choice
 from attribguard.heads.swin_decoder import SwinDecoder, find_swin
@@ -18,7 +19,6 @@ from attribguard.heads.unet_decoder import UNetDecoder
 from attribguard.modes import undisturbed
 from attribguard.network import floating_like
 from attribguard.pyramid import Level, find_pyramid, named_pyramid
-from attribguard.step import Batch
 from attribguard.survey import Survey
 from attribguard.term import Term
 

@@ -8,10 +8,10 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor
 
+from attribguard.batch import Batch
 from attribguard.corruption import Corruption
 from attribguard.errors import RangeError, TypeMismatchError, check_choice
 from attribguard.heads.base import DecoderChoice, Head
-from attribguard.step import Batch
 
 __all__ = ["ReconstructionHead"]
 

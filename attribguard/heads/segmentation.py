@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from attribguard.batch import Batch
 from attribguard.errors import RangeError
 from attribguard.functional.checks import is_whole
 from attribguard.functional.dice_ce import Over, check_classes, check_settings, dice_ce
 from attribguard.heads.base import DecoderChoice, Head
 from attribguard.masks import inside
-from attribguard.step import Batch
 
 __all__ = ["SegmentationHead"]
 
