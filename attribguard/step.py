@@ -121,7 +121,8 @@ class Step:
         """Let go of the places and corrupted passes that nobody reads any more, for they are most of what is held."""
         self._clean = {point: tensor for point, tensor in self._clean.items() if point in points}
         self.features = self.features.only(tuple(self._clean))
-        self._passes = [p if i in passes else p._replace(tensors={}) for i, p in enumerate(self._passes)]
+        # Not by `_replace`, which a compiled graph of torch 2.6 cannot follow.
+        self._passes = [p if i in passes else _CorruptedPass(p.x, p.rows, {}) for i, p in enumerate(self._passes)]
 
     def corrupted_images(self, index: int) -> Tensor:
         """(N, C, H, W), the images of one of the corruptions."""
