@@ -158,7 +158,7 @@ class Guard(nn.Module):
         if isinstance(heads, str):
             raise TypeMismatchError(got=f"heads={heads!r}", needed="a list of names", fix=f"pass [{heads!r}]")
         for name in heads or ():
-            check_choice("head", name, tuple(self.heads))
+            check_choice("head", name, tuple(self.heads.keys()))
         check_wrapped(self._network)
         check_sharding(self, self.weighting is not None)
         check_channels(x, self._network)
