@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from attribguard.criterion import Criterion, classification_loss
 from attribguard.errors import TypeMismatchError, check_choice
 from attribguard.heads.base import Head, switch_checkpointing
+from attribguard.modes import outside_inference_mode
 from attribguard.network import Network, Output
 from attribguard.objective import GuardOutput, Prediction, objective
 from attribguard.penalties.base import Penalty
@@ -132,11 +133,14 @@ class Guard(nn.Module):
                 raise TypeMismatchError(
                     got="annotations without a target", needed=f"guard(x) or {step}", fix="pass a target"
                 )
-            return self.model(x) if classifies else self.predict(x, [*self.heads.keys()][:1]).predictions.popitem()[1]
+            if classifies:
+                return self.model(x)
+            first = [*self.heads.keys()][0]  # noqa: RUF015  # as a compiled graph of torch 2.6 follows it
+            return self.predict(x, [first]).predictions[first]
         if torch.is_grad_enabled() or not needs_graph(self._terms().penalties):
             return self._guarded(x, target, *annotations)
         with torch.inference_mode(False), torch.enable_grad():
-            out = self._guarded(*map(_outside_inference_mode, (x, target, *annotations)))
+            out = self._guarded(*map(outside_inference_mode, (x, target, *annotations)))
         predictions = {name: drawn.detach() for name, drawn in out.predictions.items()}
         return out._replace(loss=out.loss.detach(), logits=out.logits.detach(), predictions=predictions)
 
@@ -244,7 +248,3 @@ class Guard(nn.Module):
             self.weighting,
             self.gradients,
         )
-
-
-def _outside_inference_mode(x: Any) -> Any:
-    return x.clone() if isinstance(x, Tensor) and x.is_inference() else x

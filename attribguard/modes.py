@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["RandomState", "ScratchBuffers", "undisturbed"]
+__all__ = ["RandomState", "ScratchBuffers", "outside_inference_mode", "undisturbed"]
 
 
 class ScratchBuffers:
@@ -96,3 +97,8 @@ def undisturbed(model: nn.Module, device: torch.device, *, evaluating: bool = Tr
             module.training = flag
         torch.set_autocast_cache_enabled(caching)
         state.restore()
+
+
+def outside_inference_mode(x: Any) -> Any:
+    """What can be used in training: a copy of an inference tensor, and everything else as it is."""
+    return x.clone() if isinstance(x, Tensor) and x.is_inference() else x
