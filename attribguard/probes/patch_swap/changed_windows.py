@@ -124,9 +124,11 @@ class ChangedWindows:
                 return None
             else:
                 return None
+        if not watch.local:
+            return None
         if entered.dim() == 2 and watch.flattened:
             entered = entered.unflatten(1, watch.flattened)
-        return entered if watch.local and entered.dim() == 4 and len(entered) == len(images) else None
+        return entered if entered.dim() == 4 and len(entered) == len(images) else None
 
     def _measure(self, source: Tensor) -> None:
         self._known.clear()

@@ -105,6 +105,7 @@ GLOBAL = {
     "statistics of a batch": lambda: [nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4, track_running_stats=False)],
     "a gate that noise does not open": lambda: [nn.Conv2d(2, 4, 3), Gated()],
     "coordinates": lambda: [nn.Conv2d(2, 4, 3), Coordinates()],
+    "a hidden layer": lambda: [nn.Conv2d(2, 4, 3), nn.Flatten(), nn.Linear(4 * 26 * 26, 6), nn.ReLU()],
     "a kernel as large as the image": lambda: [nn.Conv2d(2, 4, 27, padding=13)],
 }
 
