@@ -77,7 +77,8 @@ class Step:
         gradients: as :func:`attribguard.wrap` says.
 
     Attributes:
-        passes: what came of them, in their order.
+        logits: (N, K), of the main pass.
+        features: of the main pass, at the places that somebody still reads.
     """
 
     def __init__(
