@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Literal
@@ -13,9 +13,10 @@ from torch.utils.hooks import RemovableHandle
 
 from attribguard.errors import LayerError
 
-__all__ = ["Capture", "is_hooked", "point_name"]
+__all__ = ["Capture", "Keep", "is_hooked", "point_name"]
 
 Side = Literal["input", "output"]
+Keep = Callable[[str, Tensor], None]
 
 
 def point_name(module: str, call: int, side: Side) -> str:
@@ -53,9 +54,16 @@ class _Recording:
     """The tensors of one pass. A context manager; leaving it closes the gate, whatever happened."""
 
     def __init__(
-        self, capture: Capture, points: Collection[str], on_path: Collection[str], stop_when_complete: bool
+        self,
+        capture: Capture,
+        points: Collection[str],
+        on_path: Collection[str],
+        stop_when_complete: bool,
+        keep: Keep | None,
     ) -> None:
         self.capture, self.points, self.on_path, self.stop = capture, points, on_path, stop_when_complete
+        self._keep = keep
+        self._seen: set[str] = set()
         self.tensors: dict[str, Tensor] = {}
         self._versions: dict[str, int] = {}
         self._with_graph = False
@@ -77,12 +85,15 @@ class _Recording:
             raise LayerError(
                 got=f"a {type(value).__name__} at layer {point!r}", needed="one tensor", fix="name a layer inside it"
             )
+        self._seen.add(point)
         if point in self.on_path:
             self._keep_on_path(point, value)
-        else:
+        elif self._keep is None:
             # A copy, because an in-place activation right behind would overwrite what was asked for.
             self.tensors[point] = value.clone()
-        if self.stop and len(self.tensors) == len(self.points):
+        else:
+            self._keep(point, value.clone())
+        if self.stop and len(self._seen) == len(self.points):
             raise _Enough
 
     def _keep_on_path(self, point: str, value: Tensor) -> None:
@@ -93,12 +104,12 @@ class _Recording:
             self._versions[point] = value._version
 
     def complete(self) -> dict[str, Tensor]:
-        """The tensors, in the order of the points asked for.
+        """The tensors that nobody else kept, in the order of the points asked for.
 
         Raises:
             LayerError: if a layer never ran, or one that had to stay on the path was overwritten.
         """
-        missing = [point for point in self.points if point not in self.tensors]
+        missing = [point for point in self.points if point not in self._seen]
         if missing:
             raise LayerError(
                 got=f"a forward pass in which {missing} never ran",
@@ -112,7 +123,7 @@ class _Recording:
                     needed="a layer whose output stays, to differentiate with respect to it",
                     fix="name the layer behind that operation",
                 )
-        return {point: self.tensors[point] for point in self.points}
+        return {point: self.tensors[point] for point in self.points if point in self.tensors}
 
     def __enter__(self) -> _Recording:
         self._with_graph = torch.is_grad_enabled()
@@ -166,7 +177,12 @@ class Capture:
             self.remove()
 
     def record(
-        self, points: Collection[str], *, on_path: Collection[str] = (), stop_when_complete: bool = False
+        self,
+        points: Collection[str],
+        *,
+        on_path: Collection[str] = (),
+        stop_when_complete: bool = False,
+        keep: Keep | None = None,
     ) -> _Recording:
         """Open the gate for one pass.
 
@@ -175,11 +191,12 @@ class Capture:
             on_path: those of them that are not copied, so that the logits can be differentiated with respect to them.
             stop_when_complete: whether to end the pass at the last of them. Not for compiled graphs, which drop what
                 nobody reads by themselves.
+            keep: is handed each place and a copy of what passes it, while the pass runs, and keeps what it wants.
 
         Returns:
             A context manager to run the pass in; its ``complete()`` gives the tensors afterwards.
         """
-        return _Recording(self, points, on_path, stop_when_complete)
+        return _Recording(self, points, on_path, stop_when_complete, keep)
 
 
 def is_hooked(model: nn.Module) -> bool:

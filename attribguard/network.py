@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from attribguard.capture import Capture
+from attribguard.capture import Capture, Keep
 from attribguard.errors import ModelError
 from attribguard.layout import to_nchw
 from attribguard.modes import RandomState, undisturbed
@@ -94,12 +94,25 @@ class Network:
             logits = self.logits(x)
         return logits, gather_for_gradients(self.model, recording.complete())
 
-    def record_only(self, x: Tensor, points: Collection[str]) -> dict[str, Tensor]:
-        """As :meth:`record`, but the pass ends at the last of the places and gives no logits."""
+    def record_only(self, x: Tensor, points: Collection[str], keep: Keep | None = None) -> dict[str, Tensor]:
+        """As :meth:`record`, but the pass ends at the last of the places and gives no logits.
+
+        Args:
+            x: (N, C, H, W).
+            points: names of places.
+            keep: takes what passes there, while the pass runs; nothing is returned then.
+        """
+
+        def keep_gathered(point: str, copy: Tensor) -> None:
+            gather_for_gradients(self.model, {point: copy})
+            if keep is not None:
+                keep(point, copy)
+
         # A compiled graph drops by itself what nobody reads, and an exception would break it. What is sharded gathers
         # its parameters before each pass and gives them back at its end, which has to come.
         to_the_end = torch.compiler.is_compiling() or bool(sharded_parts(self.model))
-        with self.capture.record(points, stop_when_complete=not to_the_end) as recording:
+        kept = None if keep is None else keep_gathered
+        with self.capture.record(points, stop_when_complete=not to_the_end, keep=kept) as recording:
             self.model(x)
         return gather_for_gradients(self.model, recording.complete())
 

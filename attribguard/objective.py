@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from attribguard.batch import Batch
+from attribguard.corrupted_pass import Comparison, CorruptedReads
 from attribguard.criterion import Criterion
 from attribguard.errors import ShapeError
 from attribguard.network import Network
@@ -65,9 +66,8 @@ def objective(network: Network, batch: Batch, terms: Terms, plan: Plan) -> Guard
     Raises:
         ShapeError: if the criterion, a penalty or a head's loss returns another shape than it should.
     """
-    step = Step(
-        network, plan.tails, batch, plan.points, plan.corruptions, plan.differentiated, plan.twice, terms.gradients
-    )
+    reads = [CorruptedReads(*asked, _comparisons(terms, plan, i)) for i, asked in enumerate(plan.corruptions)]
+    step = Step(network, plan.tails, batch, plan.points, reads, plan.differentiated, plan.twice, terms.gradients)
     values: dict[str, Tensor] = {}
     weights: dict[str, float] = {}
     predictions: dict[str, Tensor] = {}
@@ -84,21 +84,25 @@ def objective(network: Network, batch: Batch, terms: Terms, plan: Plan) -> Guard
             values[head.name] = _reduce(term, head.rows(batch), f"head {head.name!r}", terms.reduction)
         weights[head.name] = head.weight
     weights |= {penalty.name: penalty.weight for penalty in terms.penalties}
-    # Those that compare two passes come first, so that these are not held while the others differentiate.
-    waiting = sorted(terms.penalties, key=lambda penalty: penalty.corruption is None)
+    # Those that compare two passes come last: the later a pass, the earlier autograd goes back through it, and its
+    # graph is gone before inner gradients are differentiated.
+    waiting = sorted(terms.penalties, key=lambda penalty: penalty.corruption is not None)
     while waiting:
         penalty = waiting.pop(0)
+        later = {point for other in waiting for point in plan.layers[other.name]}
         view = Trace(
             step,
+            penalty.name,
             plan.layers[penalty.name],
             penalty.corruption,
             plan.passes[penalty.name],
             penalty.needs_layer_gradient,
+            penalty.compare is not None,
+            later,
         )
         with _full_precision(batch):
             values[penalty.name] = _reduce(penalty(view), batch.annotated, f"penalty {penalty.name!r}", terms.reduction)
-        read = {point for other in waiting for point in plan.layers[other.name]}
-        step.keep_only(read, {plan.passes[other.name] for other in waiting})
+        step.keep_only(later, {plan.passes[other.name] for other in waiting})
     values = {name: values[name] for name in weights}
     step.finish()
     detached = {name: value.detach() for name, value in values.items()}
@@ -113,6 +117,12 @@ def objective(network: Network, batch: Batch, terms: Terms, plan: Plan) -> Guard
         # finite.
         loss = loss + torch.where(torch.zeros_like(step.logits, dtype=torch.bool), step.logits, 0).sum()
     return GuardOutput(loss, step.logits, detached, in_force, predictions)
+
+
+def _comparisons(terms: Terms, plan: Plan, index: int) -> dict[str, tuple[tuple[str, ...], Comparison]]:
+    """Penalty to the places at which it compares the main pass with this corrupted one, and how."""
+    readers = (penalty for penalty in terms.penalties if plan.passes[penalty.name] == index)
+    return {p.name: (plan.layers[p.name], p.compare) for p in readers if p.compare is not None}
 
 
 def _full_precision(batch: Batch) -> torch.autocast:

@@ -71,8 +71,7 @@ class Plan(NamedTuple):
         asked: what the penalties and heads asked for when it was made.
         points: all places, to be recorded in the main pass.
         layers: penalty or head to the places it reads.
-        corruptions: the images to corrupt, each with the places to record in a pass over them; with none of these, no
-            pass is run.
+        corruptions: the corruptions, each with the places whose features are read in the pass over such images.
         passes: penalty or head to the corruption it reads; -1 for none.
         differentiated: the layers with respect to which logits are differentiated.
         twice: whether the input gradient is differentiated again.
@@ -97,7 +96,10 @@ def what_is_asked(terms: Terms) -> tuple[object, ...]:
     Args:
         terms: the guard's terms as they are now.
     """
-    asked = [(p.name, p.layers, p.corruption, p.needs_input_gradient, p.needs_layer_gradient) for p in terms.penalties]
+    asked = [
+        (p.name, p.layers, p.corruption, p.compare is None, p.needs_input_gradient, p.needs_layer_gradient)
+        for p in terms.penalties
+    ]
     return *asked, *((head.name, head.points, head.needs_corrupted, head.corruption) for head in terms.heads)
 
 
@@ -147,13 +149,14 @@ def make_plan(terms: Terms, network: Network, x: Tensor) -> Plan:
             layers[penalty.name] = (last_map(network, x),)
         else:
             layers[penalty.name] = resolve_layers(penalty.layers, network.look(x))
+    whole = {penalty.name: layers[penalty.name] for penalty in penalties if penalty.compare is None}
     wanted = {penalty.name: penalty.corruption for penalty in penalties}
     usual = next((penalty.corruption for penalty in penalties if penalty.corruption is not None), Corruption())
     wanted |= {head.name: (head.corruption or usual) if head.needs_corrupted else None for head in heads}
     shared: dict[Corruption, tuple[str, ...]] = {}
     for name, corruption in wanted.items():
         if corruption is not None:
-            shared[corruption] = _union(shared.get(corruption, ()), layers.get(name, ()))
+            shared[corruption] = _union(shared.get(corruption, ()), whole.get(name, ()))
     order = {None: -1} | {corruption: i for i, corruption in enumerate(shared)}
     layers |= {head.name: head.points for head in heads}
     twice = any(penalty.needs_input_gradient for penalty in penalties)

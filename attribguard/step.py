@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Collection, Mapping, Sequence
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from attribguard.batch import Batch
-from attribguard.corruption import Corruption
+from attribguard.corrupted_pass import Compared, Corrupted, CorruptedPass, CorruptedReads
 from attribguard.double_backward import Phase
 from attribguard.draws import Draws, EagerDraws, TracedDraws
 from attribguard.errors import ModelError, ShapeError
@@ -23,44 +23,10 @@ from attribguard.processes import check_differentiable_again, in_process_group
 from attribguard.second_order import scaled_gradient, twice_differentiable
 from attribguard.tail import Tails
 
-__all__ = ["GRADIENTS", "Compared", "Corrupted", "Gradients", "Step"]
+__all__ = ["GRADIENTS", "Gradients", "Step"]
 
 Gradients = Literal["exact", "shared", "autograd"]
 GRADIENTS: tuple[Gradients, ...] = get_args(Gradients)
-
-
-class Corrupted(NamedTuple):
-    """The pass over the corrupted images.
-
-    Attributes:
-        x: (N, C, H, W), the corrupted images.
-        features: as :attr:`attribguard.Trace.features`.
-    """
-
-    x: Tensor
-    features: Features
-
-
-class Compared(NamedTuple):
-    """The features of both passes, of the rows alone in which they can differ.
-
-    Attributes:
-        rows: those rows, for ``out[rows] = values``: (M,) indices, or a slice for all.
-        clean: as :attr:`attribguard.Trace.features`, of M images.
-        corrupted: the same of the corrupted images.
-    """
-
-    rows: Tensor | slice
-    clean: Features
-    corrupted: Features
-
-
-class _CorruptedPass(NamedTuple):
-    """What ran: the corrupted images, all of them; the rows that were shown to the network; what it made of those."""
-
-    x: Tensor
-    rows: Tensor | None
-    tensors: dict[str, Tensor]
 
 
 class Step:
@@ -71,7 +37,7 @@ class Step:
         tails: what is known of its classifier.
         batch: the checked batch.
         layers: the places to record in the main pass.
-        corruptions: the corrupted passes to run, each with the places to record there.
+        corruptions: the corruptions, and what is read of the passes over them.
         differentiated: the layers with respect to which logits are differentiated.
         twice: whether the input gradient will be differentiated again.
         gradients: as :func:`attribguard.wrap` says.
@@ -87,7 +53,7 @@ class Step:
         tails: Tails,
         batch: Batch,
         layers: tuple[str, ...],
-        corruptions: Sequence[tuple[Corruption, tuple[str, ...]]],
+        corruptions: Sequence[CorruptedReads],
         differentiated: tuple[str, ...] = (),
         twice: bool = False,
         gradients: Gradients = "exact",
@@ -112,7 +78,9 @@ class Step:
         with self._draws.recorded(), _differentiated_twice(again, self._phase if by_form else None):
             self.logits, self._clean = network.record(batch.x, layers, differentiated)
         self.features = self._as_features(self._clean)
-        self._passes = [self._corrupt(corruption, points) for corruption, points in corruptions]
+        self._corruptions = corruptions
+        self._corrupted_images = [reads.corruption(self._images, batch.mask) for reads in corruptions]
+        self._passes: dict[int, CorruptedPass] = {}
 
     def finish(self) -> None:
         """Say that all inner gradients were taken."""
@@ -120,31 +88,33 @@ class Step:
 
     def keep_only(self, points: Collection[str], passes: Collection[int]) -> None:
         """Let go of the places and corrupted passes that nobody reads any more, for they are most of what is held."""
-        self._clean = {point: tensor for point, tensor in self._clean.items() if point in points}
-        self.features = self.features.only(tuple(self._clean))
-        # Not by `_replace`, which a compiled graph of torch 2.6 cannot follow.
-        self._passes = [p if i in passes else _CorruptedPass(p.x, p.rows, {}) for i, p in enumerate(self._passes)]
+        for point in [point for point in self._clean if point not in points]:
+            self._release(point)
+        for index in [index for index in self._passes if index not in passes]:
+            del self._passes[index]
+
+    def _release(self, point: str) -> None:
+        del self._clean[point], self.features.raw[point]
 
     def corrupted_images(self, index: int) -> Tensor:
         """(N, C, H, W), the images of one of the corruptions."""
-        return self._passes[index].x
+        return self._corrupted_images[index]
 
     def corrupted(self, index: int, points: tuple[str, ...]) -> Corrupted:
         """The pass over them, at these places."""
-        x, rows, tensors = self._passes[index]
-        if rows is None:
-            return Corrupted(x, self._as_features({point: tensors[point] for point in points}))
+        read = self._corrupted_pass(index, points)
         # The mask of a row that is not annotated is all ones: its corrupted image is the image, and its features are
         # the clean ones.
-        whole = {p: self._clean[p].index_copy(0, rows, tensors[p]) if p in tensors else self._clean[p] for p in points}
-        return Corrupted(x, self._as_features(whole))
+        features = {
+            p: read.whole[p] if read.rows is None else self._clean[p].index_copy(0, read.rows, read.whole[p])
+            for p in points
+        }
+        return Corrupted(self._corrupted_images[index], self._as_features(features))
 
-    def compared(self, index: int, points: tuple[str, ...]) -> Compared:
-        """Both passes at these places, of the rows alone that can differ."""
-        _, rows, tensors = self._passes[index]
-        clean = {point: self._clean[point] if rows is None else self._clean[point][rows] for point in points}
-        corrupted = {point: tensors.get(point, clean[point]) for point in points}
-        return Compared(slice(None) if rows is None else rows, self._as_features(clean), self._as_features(corrupted))
+    def compared(self, index: int, penalty: str, later: Collection[str]) -> Compared:
+        """What a penalty made of both passes; of the clean one, only the places read later are kept."""
+        read = self._corrupted_pass(index, later)
+        return Compared(slice(None) if read.rows is None else read.rows, read.compared[penalty])
 
     def maps(self, points: tuple[str, ...]) -> list[Tensor]:
         """These places of the main pass as (N, C, h, w), in the type in which the network made them."""
@@ -207,15 +177,28 @@ class Step:
         with ambient, _differentiated_twice(x.requires_grad), self._scratch, self._draws.replayed():
             return self.network.logits(x)
 
-    def _corrupt(self, corruption: Corruption, points: tuple[str, ...]) -> _CorruptedPass:
-        x = corruption(self._images, self.batch.mask)
-        if not points:
-            return _CorruptedPass(x, None, {})
-        rows = self._rows(points)
+    def _corrupted_pass(self, index: int, later: Collection[str]) -> CorruptedPass:
+        """One of these passes, run when it is first read; of the clean one, only the places read later are kept."""
+        if index in self._passes:
+            return self._passes[index]
+        reads, x = self._corruptions[index], self._corrupted_images[index]
+        rows = self._rows(reads.points)
+        read = self._passes[index] = CorruptedPass(reads, rows)
+
+        def keep(point: str, corrupted: Tensor) -> None:
+            read.keep(point, self.features.raw[point], corrupted)
+            if point not in later:
+                self._release(point)
+
         if rows is not None and rows.numel() == 0:
-            return _CorruptedPass(x, rows, {})
-        with self._scratch, self._draws.replayed():
-            return _CorruptedPass(x, rows, self.network.record_only(x if rows is None else x[rows], points))
+            for point in reads.points:
+                keep(point, self._clean[point][rows])
+        else:
+            kind, dtype, enabled = self._autocast
+            ambient = torch.autocast(kind, dtype=dtype, enabled=enabled)
+            with ambient, self._scratch, self._draws.replayed():
+                self.network.record_only(x if rows is None else x[rows], reads.points, keep)
+        return read
 
     def _rows(self, points: tuple[str, ...]) -> Tensor | None:
         """The rows that the corrupted pass needs, or ``None`` for all of them."""

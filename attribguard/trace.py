@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from torch import Tensor
 
 from attribguard.batch import Batch
+from attribguard.corrupted_pass import Compared, Corrupted
 from attribguard.corruption import Corruption
 from attribguard.errors import ModelError
 from attribguard.functional.scores import Score
 from attribguard.layout import Features
-from attribguard.step import Compared, Corrupted, Step
+from attribguard.step import Step
 
 __all__ = ["Trace"]
 
@@ -19,17 +22,29 @@ class Trace:
 
     Args:
         step: the shared computations.
+        name: the penalty's.
         layers: the penalty's own places.
         corruption: the one it declares.
         corrupted: which of the step's corrupted passes that is.
         differentiated: whether it reads the gradient with respect to its layer.
+        compares: whether it has a method ``compare``.
+        later: the places that other penalties will read after it.
     """
 
     def __init__(
-        self, step: Step, layers: tuple[str, ...], corruption: Corruption | None, corrupted: int, differentiated: bool
+        self,
+        step: Step,
+        name: str,
+        layers: tuple[str, ...],
+        corruption: Corruption | None,
+        corrupted: int,
+        differentiated: bool,
+        compares: bool,
+        later: Collection[str],
     ) -> None:
-        self._step, self._layers, self._differentiated = step, layers, differentiated
+        self._step, self._name, self._layers, self._differentiated = step, name, layers, differentiated
         self._corruption, self._corrupted = corruption, corrupted
+        self._compares, self._later = compares, later
 
     @property
     def batch(self) -> Batch:
@@ -61,31 +76,40 @@ class Trace:
             corruption: the penalty's own ``corruption``.
 
         Raises:
-            ModelError: if the penalty does not declare it.
+            ModelError: if the penalty does not declare it, or declares to compare.
         """
         self._check_declared(corruption)
+        if self._compares:
+            raise ModelError(
+                got="a penalty that reads corrupted features and has a method `compare`",
+                needed="one of the two: what was compared is not kept",
+                fix="call trace.compared(), or leave `compare` at None",
+            )
         return self._step.corrupted(self._corrupted, self._layers)
 
-    def compared(self, corruption: Corruption) -> Compared:
-        """The penalty's layers in both passes, of the rows alone in which they can differ.
+    def compared(self) -> Compared:
+        """What the penalty's method :attr:`attribguard.Penalty.compare` made of both passes at each of its layers.
 
-        Where a few of the rows are annotated and the network treats each image alone, these are the annotated ones,
-        and nothing is copied or compared for the others; elsewhere they are all. Rows that are left out count as 0:
+        Cheaper than :meth:`corrupted`: it is called while the corrupted pass runs, and neither side is kept. Where few
+        of the rows are annotated and the network treats each image alone, only these are shown to the network and
+        compared; elsewhere all. Rows that are left out count as 0:
 
         .. code-block:: python
 
-            rows, clean, corrupted = trace.compared(self.corruption)
+            rows, found = trace.compared()
             values = trace.logits.new_zeros(len(trace.batch.x))
-            values[rows] = distance(clean, corrupted)
-
-        Args:
-            corruption: the penalty's own ``corruption``.
+            values[rows] = torch.stack([*found.values()]).mean(0)
 
         Raises:
-            ModelError: if the penalty does not declare it.
+            ModelError: if the penalty declares no corruption, or has no such method.
         """
-        self._check_declared(corruption)
-        return self._step.compared(self._corrupted, self._layers)
+        if self._corruption is None or not self._compares:
+            raise ModelError(
+                got="a penalty that compares two passes without saying how",
+                needed="an attribute `corruption`, and a method compare(clean, corrupted)",
+                fix="set both before the guard's first step",
+            )
+        return self._step.compared(self._corrupted, self._name, self._later)
 
     def input_gradient(self, score: str | Score) -> Tensor:
         """Differentiate a score of the logits with respect to the images.

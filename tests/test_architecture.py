@@ -19,9 +19,9 @@ LONGEST = 250
 ROOMS = [
     "errors", "processes", "compiling", "value_checks", "whole_files", "plain_data", "weights_file", "device",
     "functional", "masks", "layout", "corruption", "capture", "modes", "survey", "layers", "pyramid", "network",
-    "draws", "batch", "double_backward", "second_order", "tail", "step", "trace", "losses", "criterion", "term",
-    "penalties", "heads", "weighting", "plan", "validation", "objective", "guard", "wrapping", "checkpoint",
-    "attribution", "probes", "data", "models", "auditing", "demo", "reproduce", "cli",
+    "draws", "batch", "double_backward", "corrupted_pass", "second_order", "tail", "step", "trace", "losses",
+    "criterion", "term", "penalties", "heads", "weighting", "plan", "validation", "objective", "guard", "wrapping",
+    "checkpoint", "attribution", "probes", "data", "models", "auditing", "demo", "reproduce", "cli",
 ]  # fmt: skip
 ROOT = "the package root"
 

@@ -287,31 +287,131 @@ def test_another_word_for_gradients_is_refused_and_leaves_nothing_on_the_model()
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
 
 
-class Looks(ag.Penalty):
-    """Keeps how many rows each pass gives, and whether the whole pass has the compared rows in their places."""
+class Whole(ag.Penalty):
+    """Reads whole features of the corrupted pass, and keeps them."""
 
-    def __init__(self):
-        super().__init__(1.0, layers="auto")
-        self.corruption = Corruption("zero")
+    def __init__(self, name="whole", corruption="zero"):
+        super().__init__(1.0, layers="auto", name=name)
+        self.corruption = Corruption(corruption)
+        self.given = []
 
     def forward(self, trace):
-        rows, clean, corrupted = trace.compared(self.corruption)
-        whole = trace.corrupted(self.corruption).features
-        self.seen = {name: len(tensor) for name, tensor in corrupted.raw.items()}
-        assert all(torch.equal(whole.raw[name][rows], tensor) for name, tensor in corrupted.raw.items())
-        assert all(torch.equal(trace.features.raw[name][rows], tensor) for name, tensor in clean.raw.items())
+        self.seen = {name: tensor.detach() for name, tensor in trace.corrupted(self.corruption).features.raw.items()}
+        self.main = {name: tensor.detach() for name, tensor in trace.features.raw.items()}
+        return sum(tensor.flatten(1).sum(1) for tensor in trace.features.raw.values())
+
+
+class Compares(Whole):
+    """Reads differences, and keeps what it was given."""
+
+    def compare(self, clean, corrupted):
+        self.given.append((clean, corrupted))
+        return (clean - corrupted).square().flatten(1).sum(1)
+
+    def forward(self, trace):
+        self.rows, found = trace.compared()
         values = trace.logits.new_zeros(len(trace.batch.x))
-        values[rows] = sum(tensor.flatten(1).sum(1) for tensor in corrupted.raw.values())
+        values[self.rows] = sum(found.values())
+        self.names = list(found)
         return values
 
 
 @pytest.mark.parametrize(("norm", "expected"), [(False, 2), (True, 4)])
 def test_two_passes_are_compared_by_the_rows_that_can_differ(norm, expected):
     """With BatchNorm in train mode a corrupted image changes the others too."""
-    looks = Looks()
+    whole, compares = Whole(), Compares("compares")
     x, y, mask = batch()
-    ag.wrap(plain_cnn(norm=norm), penalties=[looks])(x, y, mask=mask, annotated=torch.tensor([1, 0, 0, 1]).bool())
-    assert set(looks.seen.values()) == {expected}
+    guard = ag.wrap(plain_cnn(norm=norm), penalties=[whole, compares])
+    guard(x, y, mask=mask, annotated=torch.tensor([1, 0, 0, 1]).bool())
+    assert list(whole.seen) == compares.names
+    assert len(compares.given) == len(whole.seen)
+    for (clean, corrupted), features in zip(compares.given, whole.seen.values(), strict=True):
+        assert len(clean) == len(corrupted) == expected
+        assert torch.equal(corrupted, features[compares.rows])
+    for (clean, _), features in zip(compares.given, whole.main.values(), strict=True):
+        assert torch.equal(clean, features[compares.rows])
+
+
+def test_equal_corruptions_share_one_pass_and_others_do_not():
+    model, passes = plain_cnn(), []
+    model[0].register_forward_pre_hook(lambda module, args: passes.append(args[0]))
+    x, y, mask = batch()
+    penalties = [Whole(), Compares("a"), Compares("b"), Compares("c", corruption="mean")]
+    guard = ag.wrap(model, penalties=penalties, example_input=x)
+    passes.clear()
+    guard(x, y, mask=mask)
+    assert len(passes) == 3
+
+
+def test_what_was_compared_is_not_kept():
+    """Neither side, from one layer to the next: of a network without a graph, which would hold them."""
+    held = []
+
+    class Watches(Compares):
+        def compare(self, clean, corrupted):
+            held.append(sum(side() is not None for side in self.given))
+            self.given += [weakref.ref(clean), weakref.ref(corrupted)]
+            return clean.flatten(1).sum(1) - corrupted.flatten(1).sum(1)
+
+    x, y, mask = batch()
+    model = plain_cnn(norm=True)
+    model.append(nn.ReLU()).append(nn.Linear(2, 2))
+    with torch.no_grad():
+        ag.wrap(model, penalties=[Watches()])(x, y, mask=mask)
+    assert len(held) > 1
+    assert set(held) == {0}
+
+
+def test_autograd_leaves_the_corrupted_pass_before_it_differentiates_inner_gradients_again():
+    """So that the two graphs are not held together; whatever the order in which penalties are given."""
+    order = []
+
+    class Inner(ag.GradMask):
+        def forward(self, trace):
+            trace.input_gradient("contrast").register_hook(lambda g: order.append("inner"))
+            return super().forward(trace)
+
+    class Compared(ag.ActDiff):
+        def compare(self, clean, corrupted):
+            corrupted.register_hook(lambda g: order.append("corrupted"))
+            return super().compare(clean, corrupted)
+
+    x, y, mask = batch()
+    for penalties in ([Inner(1.0), Compared(1.0)], [Compared(1.0), Inner(1.0)]):
+        order.clear()
+        ag.wrap(plain_cnn(), penalties=penalties)(x, y, mask=mask).loss.backward()
+        assert order[-1] == "inner"
+        assert set(order[:-1]) == {"corrupted"}
+
+
+def test_a_penalty_may_stop_comparing_between_two_steps():
+    class Either(Compares):
+        def forward(self, trace):
+            return super().forward(trace) if self.compare else Whole.forward(self, trace)
+
+    x, y, mask = batch()
+    guard = ag.wrap(plain_cnn(), penalties=[either := Either()])
+    guard(x, y, mask=mask)
+    either.compare = None
+    guard(x, y, mask=mask)
+    assert list(either.seen) == either.names
+
+
+class ReadsBoth(Compares):
+    def forward(self, trace):
+        return trace.corrupted(self.corruption).features["1"].flatten(1).sum(1)
+
+
+class ComparesWithoutAWay(Whole):
+    def forward(self, trace):
+        return sum(trace.compared().values.values())
+
+
+@pytest.mark.parametrize("penalty", [ReadsBoth, ComparesWithoutAWay])
+def test_reading_another_way_than_declared_is_refused(penalty):
+    x, y, mask = batch()
+    with pytest.raises(ag.errors.ModelError, match="compare"):
+        ag.wrap(plain_cnn(), penalties=[penalty()])(x, y, mask=mask)
 
 
 @pytest.mark.parametrize("norm", ["rms", "l2", "rows"])
@@ -342,3 +442,22 @@ def test_features_are_let_go_of_once_no_penalty_reads_them_any_more():
     with torch.no_grad():  # where a graph would hold them
         ag.wrap(plain_cnn(), penalties=[First(1.0, layers="0"), Second(1.0, name="second")])(x, y, mask=mask)
     assert kept[1] is True
+
+
+def test_a_map_of_a_frozen_backbone_is_differentiated_through_what_stands_behind_it():
+    """Where no closed form applies, the layer itself has to carry a gradient that nothing before it asks for."""
+    model = plain_cnn()
+    model[-1] = nn.Sequential(nn.Linear(32, 8), nn.Tanh(), nn.Linear(8, 2))
+    x, y, mask = batch()
+    gradients = []
+    for frozen in (False, True):
+        model[:-1].requires_grad_(not frozen)
+        guard = ag.wrap(model, penalties=[ag.GradCAMRRR(1.0, layer="3")])
+        out = guard(x, y, mask=mask)
+        assert out.terms["gradcamrrr"] > 0
+        out.loss.backward()
+        gradients.append([p.grad.clone() for p in model[-1].parameters()])
+        model.zero_grad()
+        guard.unwrap()
+    for free, fixed in zip(*gradients, strict=True):
+        torch.testing.assert_close(fixed, free)

@@ -1,6 +1,7 @@
 """Runs a function in two or more processes that know of each other."""
 
 import datetime
+import os
 
 import torch
 import torch.distributed as dist
@@ -32,6 +33,9 @@ def _work(rank, n, folder, backend, function, args):
     dist.init_process_group(backend, init_method=meeting, rank=rank, world_size=n, timeout=PATIENCE)
     try:
         torch.save(function(rank, *args), f"{folder}/{rank}.pt")
-        dist.barrier()  # torch 2.6 may wait for ever where one takes the group down while the other is at work
+        dist.barrier()
+        # Not by taking the group down: in torch 2.6 its thread may then wait for Python's lock, and who holds that for
+        # the thread.
+        os._exit(0)
     finally:
         dist.destroy_process_group()

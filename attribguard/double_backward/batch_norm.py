@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from attribguard.double_backward.phase import Phase, formulas_apply
 
-__all__ = ["batch_norm"]
+__all__ = ["batch_norm", "remake"]
 
 
 def batch_norm(
@@ -39,6 +39,23 @@ def _backward(
     """The gradients of the input, the weight and the bias, as far as they are wanted."""
     backward = torch.ops.aten.native_batch_norm_backward
     return backward(g, x, weight, None, None, mean, scale, True, eps, list(wanted))  # type: ignore[no-any-return]
+
+
+def remake(gradient: Tensor) -> Callable[[], Tensor] | None:
+    """How to make one of BatchNorm's input gradients again from what is kept anyway; ``None`` for any other tensor.
+
+    A function's context is its node in the graph, and holds what was saved until it ran.
+    """
+    node: Any = gradient.grad_fn
+    if node is None or node.name() != f"{_BatchNormInputGradient.__name__}Backward":
+        return None
+
+    def again() -> Tensor:
+        g, x, weight, mean, scale, *_ = node.saved_tensors
+        with torch.no_grad():
+            return _backward(g, x, weight, mean, scale, node.eps, (True, False, False))[0]
+
+    return again
 
 
 class _BatchNorm(torch.autograd.Function):
@@ -77,12 +94,13 @@ class _BatchNormInputGradient(torch.autograd.Function):
     ) -> Tensor:
         gradient, g_x, g_sum = _backward(g, x, weight, mean, scale, eps, (True, True, True))
         ctx.eps = eps
-        ctx.save_for_backward(g, x, weight, mean, scale, gradient, g_x, g_sum)
+        # Not the gradient itself: it is as large as g.
+        ctx.save_for_backward(g, x, weight, mean, scale, g_x, g_sum)
         return gradient
 
     @staticmethod
     def backward(ctx: Any, v: Tensor) -> tuple[Tensor | None, ...]:
-        g, x, weight, mean, scale, gradient, g_x, g_sum = ctx.saved_tensors
+        g, x, weight, mean, scale, g_x, g_sum = ctx.saved_tensors
         if torch.is_grad_enabled():  # the formula's own derivative is not written down
             # Views, so that what g owes to x is not counted here as well.
             given = g.view_as(g), x.view_as(x), None if weight is None else weight.view_as(weight)
@@ -96,9 +114,12 @@ class _BatchNormInputGradient(torch.autograd.Function):
         zero, one = torch.zeros_like(mean), torch.ones_like(scale)
         v_g = _backward(v, g, None, zero, one, ctx.eps, (False, True, False))[1]
         q = v_g - (v_sum * g_sum + v_x * g_x) / n
-        of_x = -scale.pow(3) * q / n if weight is None else -weight * scale.pow(3) * q / n
+        slope = scale if weight is None else weight * scale
+        of_v, of_g = -scale * g_x / n, -scale * v_x / n * slope
+        # With P(g) written out, the last part of the formula lies on g, on x and on a constant.
+        of_x = -slope * scale.square() * q / n - of_g * scale * g_x / n
         shape = (1, -1, *(1,) * (x.dim() - 2))
-        centre, a, b, c = (t.view(shape) for t in (mean, of_x, -scale * g_x / n, -scale * v_x / n))
-        # In place, for these are passes over memory.
-        x_gradient = (x - centre).mul_(a).add_(g_gradient * b).add_(gradient * c)
+        centre, a, b, c, rest = (t.view(shape) for t in (mean, of_x, of_v, of_g, -of_g * g_sum / n))
+        # In few passes over memory, each of which costs.
+        x_gradient = torch.addcmul(rest, x - centre, a).addcmul_(g_gradient, b).addcmul_(g, c)
         return g_gradient, x_gradient, None if weight is None else scale * q, None, None, None

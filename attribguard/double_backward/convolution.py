@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import weakref
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from attribguard.double_backward.batch_norm import remake
 from attribguard.double_backward.phase import Phase, formulas_apply
 
 __all__ = ["conv2d"]
@@ -55,6 +58,16 @@ def _convolution_backward(
     )
 
 
+def _remade(g: Tensor) -> contextlib.AbstractContextManager[Any]:
+    """In here a gradient that BatchNorm made is not saved but made again, for these are most of what a step holds."""
+    again = remake(g)
+    if again is None:
+        return contextlib.nullcontext()
+    made = weakref.ref(g)  # torch keeps both functions as long as what is saved
+    pack = lambda t: again if t is made() else t  # noqa: E731
+    return torch.autograd.graph.saved_tensors_hooks(pack, lambda kept: kept() if kept is again else kept)
+
+
 class _Conv2d(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, geometry: _Geometry, phase: Phase) -> Tensor:
@@ -66,7 +79,8 @@ class _Conv2d(torch.autograd.Function):
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         if ctx.phase.inner:
-            return _ConvInputGradient.apply(g, weight, x.detach(), ctx.geometry), None, None, None, None
+            with _remade(g):
+                return _ConvInputGradient.apply(g, weight, x.detach(), ctx.geometry), None, None, None, None
         for_x, for_weight, for_bias, *_ = ctx.needs_input_grad
         dropped = ctx.is_leaf and ctx.phase.over and not torch.is_grad_enabled()
         wanted = (for_x and not dropped, for_weight, for_bias)

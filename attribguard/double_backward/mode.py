@@ -12,14 +12,15 @@ from torch.overrides import TorchFunctionMode
 from attribguard.double_backward.batch_norm import batch_norm
 from attribguard.double_backward.convolution import conv2d
 from attribguard.double_backward.phase import Phase
+from attribguard.double_backward.relu import relu
 
 __all__ = ["CheaperDoubleBackward"]
 
-_FORMS: dict[Callable[..., Any], Callable[..., Any]] = {torch.conv2d: conv2d, F.batch_norm: batch_norm}
+_FORMS: dict[Callable[..., Any], Callable[..., Any]] = {torch.conv2d: conv2d, F.batch_norm: batch_norm, F.relu: relu}
 
 
 class CheaperDoubleBackward(TorchFunctionMode):
-    """Inside, ``F.conv2d`` and ``F.batch_norm`` give the same values, with gradients that are cheaper to differentiate.
+    """Gradients that are cheaper to differentiate, of ``F.conv2d``, ``F.batch_norm`` and ``F.relu``; the same values.
 
     Modules and torch stay as they are.
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Phase", "formulas_apply"]
+__all__ = ["Phase", "formulas_apply", "saved_tensors_are_packed"]
 
 # Where the formulas were measured and compared with plain autograd.
 _DEVICES = ("cpu",)
@@ -58,10 +58,11 @@ def formulas_apply(x: Tensor, *parameters: Tensor | None) -> bool:
         and x.dtype in _DTYPES
         and x.device.type in _DEVICES
         and not torch.is_autocast_enabled(x.device.type)
-        and not _saved_tensors_are_packed()
+        and not saved_tensors_are_packed()
     )
 
 
-def _saved_tensors_are_packed() -> bool:
+def saved_tensors_are_packed() -> bool:
+    """Whether what autograd saves goes through hooks, as in activation checkpointing; if torch does not tell, yes."""
     hooks = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", None)
     return hooks is None or hooks(True) is not None

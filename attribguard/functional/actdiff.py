@@ -11,7 +11,7 @@ from torch import Tensor
 from attribguard.errors import ShapeError, check_choice
 from attribguard.functional.norms import at_least_float32, safe_sqrt
 
-__all__ = ["NORMS", "ActDiffNorm", "actdiff"]
+__all__ = ["NORMS", "ActDiffNorm", "actdiff", "layer_difference", "mean_length"]
 
 ActDiffNorm = Literal["rms", "l2", "rows"]
 NORMS: tuple[ActDiffNorm, ...] = ("rms", "l2", "rows")
@@ -51,17 +51,43 @@ def actdiff(clean: Sequence[Tensor], corrupted: Sequence[Tensor], norm: ActDiffN
     """
     check_choice("norm", norm, NORMS)
     _check(clean, corrupted)
-    # One layer after the other, so that the squares of one alone are held at a time.
-    differences = (at_least_float32(a) - at_least_float32(b) for a, b in zip(clean, corrupted, strict=True))
+    pairs = zip(clean, corrupted, strict=True)
+    return mean_length([layer_difference(a, b, norm) for a, b in pairs], len(clean[0]), norm)
+
+
+def layer_difference(clean: Tensor, corrupted: Tensor, norm: ActDiffNorm) -> Tensor:
+    """What has to be known of one layer, small beside the layer itself.
+
+    Args:
+        clean: (M, ...).
+        corrupted: of the same shape.
+        norm: as in :func:`actdiff`.
+
+    Returns:
+        (M,), the mean (``"rms"``) or sum (``"l2"``) of the squared differences, or (M, R), the lengths of all rows.
+    """
+    difference = at_least_float32(clean) - at_least_float32(corrupted)
     if norm == "rows":
-        rows = [safe_sqrt((d + _ROW_EPS).square().sum(-1, keepdim=True)).flatten(1) for d in differences]
-        return torch.cat(rows, dim=1).mean(1)
-    return torch.stack([_length(d, norm) for d in differences]).mean(0)
-
-
-def _length(difference: Tensor, norm: ActDiffNorm) -> Tensor:
+        return safe_sqrt((difference + _ROW_EPS).square().sum(-1, keepdim=True)).flatten(1)
     squares = difference.square().flatten(1)
-    return safe_sqrt(squares.mean(1) if norm == "rms" else squares.sum(1))
+    return squares.mean(1) if norm == "rms" else squares.sum(1)
+
+
+def mean_length(differences: Sequence[Tensor], n: int, norm: ActDiffNorm) -> Tensor:
+    """Put the layers together.
+
+    Args:
+        differences: what :func:`layer_difference` gave for each; a layer may have k entries for each image, M = N k.
+        n: the number N of images.
+        norm: the same.
+
+    Returns:
+        (N,), as :func:`actdiff`.
+    """
+    entries = [d.reshape(n, d.numel() // max(n, 1)) for d in differences]
+    if norm == "rows":
+        return torch.cat(entries, dim=1).mean(1)
+    return torch.stack([safe_sqrt(d.mean(1) if norm == "rms" else d.sum(1)) for d in entries]).mean(0)
 
 
 def _check(clean: Sequence[Tensor], corrupted: Sequence[Tensor]) -> None:

@@ -45,17 +45,17 @@ def count_concepts(active: Tensor, region: Tensor, connectivity: int = 8) -> Ten
     _check(active, region)
     check_choice("connectivity", connectivity, CONNECTIVITIES)
     n, units, height, width = active.shape
-    maps, y, x = active.reshape(n * units, height, width).nonzero(as_tuple=True)
-    if len(maps) == 0:
+    cells = _indices(active)
+    if len(cells) == 0:
         return torch.zeros(n, units, dtype=torch.int64, device=active.device)
-    inside = region.to(active.device)[maps // units, y, x].cpu().numpy()
+    maps, place = np.divmod(cells, height * width)
+    inside = region.flatten(1).cpu().numpy()[maps // units, place]
     # A line and a column that are never active follow every map, so that no neighbour lies in the next line or map.
-    keys = ((maps * (height + 1) + y) * (width + 1) + x).cpu().numpy()
-    owner = maps.cpu().numpy()
+    keys = maps * ((height + 1) * (width + 1)) + place + place // width
     steps = (1, width + 1) if connectivity == 4 else (1, width, width + 1, width + 2)
     ends = []
     for step in steps:
-        # The keys ascend, as `nonzero` reads line by line.
+        # The keys ascend, as the cells do.
         near = np.searchsorted(keys, keys + step).clip(max=len(keys) - 1)
         joined = np.flatnonzero(keys[near] == keys + step)
         ends.append((joined, near[joined]))
@@ -63,9 +63,16 @@ def count_concepts(active: Tensor, region: Tensor, connectivity: int = 8) -> Ten
     graph = coo_array((np.ones(len(first), bool), (first, second)), shape=(len(keys), len(keys)))
     components, labels = connected_components(graph, directed=False)
     map_of = np.empty(components, np.int64)
-    map_of[labels] = owner
+    map_of[labels] = maps
     counts = np.bincount(map_of[np.unique(labels[inside])], minlength=n * units)
     return torch.from_numpy(counts.reshape(n, units)).to(active.device)
+
+
+def _indices(active: Tensor) -> np.ndarray:
+    """Where a map is true, in ascending order, as if it were flat."""
+    if active.device.type == "cpu":
+        return np.flatnonzero(active.numpy())  # ten times as fast as torch's
+    return active.flatten().nonzero().flatten().cpu().numpy()
 
 
 def _check(active: Tensor, region: Tensor) -> None:

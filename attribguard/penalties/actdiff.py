@@ -8,7 +8,7 @@ from torch import Tensor
 
 from attribguard.corruption import Corruption, CorruptionMode
 from attribguard.errors import LayerError, check_choice
-from attribguard.functional.actdiff import NORMS, ActDiffNorm, actdiff
+from attribguard.functional.actdiff import NORMS, ActDiffNorm, layer_difference, mean_length
 from attribguard.layers import AUTO
 from attribguard.penalties.base import Penalty
 from attribguard.trace import Trace
@@ -74,16 +74,15 @@ class ActDiff(Penalty):
                     needed="one entry, or equally many, for each image along the first axis",
                     fix="name another layer",
                 )
-        entries = [len(features) // n for features in trace.features.raw.values()]
-        rows, *sides = trace.compared(self.corruption)
-        clean, corrupted = (
-            [x if k == 1 else x.reshape(-1, k, *x.shape[1:]) for k, x in zip(entries, side.raw.values(), strict=True)]
-            for side in sides
-        )
-        distances = actdiff(clean, corrupted, self.norm)
+        rows, differences = trace.compared()
+        distances = mean_length([*differences.values()], n if isinstance(rows, slice) else len(rows), self.norm)
         values = distances.new_zeros(n)
         values[rows] = distances
         return values
+
+    def compare(self, clean: Tensor, corrupted: Tensor) -> Tensor:
+        """What is kept of one layer, (M,) or (M, R)."""
+        return layer_difference(clean, corrupted, self.norm)
 
     def extra_repr(self) -> str:
         """The settings."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
@@ -23,6 +23,12 @@ class Penalty(Term):
     the mean. A subclass declares what it needs: ``layers``, and the attributes ``needs_input_gradient`` (whether it
     calls :meth:`Trace.input_gradient`), ``needs_layer_gradient`` (whether it calls :meth:`Trace.layer_gradient` for
     its one layer) and ``corruption`` (what it passes to :meth:`Trace.corrupted`).
+
+    A penalty on what a corruption changes may have a method ``compare(clean, corrupted)`` instead of reading corrupted
+    features. It is called once a layer while the corrupted pass runs, with the features of both passes for the same M
+    images, (M, ...) in the network's own layout and at least float32, and :meth:`Trace.compared` gives what it
+    returned. Then neither pass's features are held until the whole of them is there. (It may be called before the
+    penalty's own ``forward``, for another that shares the pass.)
 
     Args:
         weight: 0 or more; may be changed between steps (``penalty.weight = ...``), for a warm-up.
@@ -47,6 +53,7 @@ class Penalty(Term):
     needs_input_gradient: bool = False
     needs_layer_gradient: bool = False
     corruption: Corruption | None = None
+    compare: Callable[[Tensor, Tensor], Tensor] | None = None
 
     def __init__(self, weight: float, *, layers: str | Sequence[str] = (), name: str | None = None) -> None:
         super().__init__(weight, type(self).__name__.lower() if name is None else name)

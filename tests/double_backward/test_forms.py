@@ -1,4 +1,4 @@
-"""Convolution and BatchNorm with a double backward of their own: derivatives by differences, values as torch's."""
+"""Convolution, BatchNorm and ReLU with a double backward of their own: derivatives by differences, torch's values."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from attribguard.double_backward import CheaperDoubleBackward, Phase
+from attribguard.double_backward import CheaperDoubleBackward, Phase, batch_norm
 
 pytestmark = pytest.mark.skipif(
     not hasattr(torch._C._autograd, "_top_saved_tensors_default_hooks"),
@@ -31,7 +31,7 @@ def leaf(tensor):
 
 
 def ran_by_formula(y):
-    return y.grad_fn.name() in ("_Conv2dBackward", "_BatchNormBackward")
+    return y.grad_fn.name() in ("_Conv2dBackward", "_BatchNormBackward", "_ReLUBackward")
 
 
 def input_gradient(function, x, v):
@@ -105,6 +105,8 @@ def test_batchnorms_second_derivatives_hold_in_single_precision_far_from_zero(me
         lambda: nn.BatchNorm2d(4, affine=False),
         lambda: nn.BatchNorm2d(4, momentum=None),
         lambda: nn.BatchNorm2d(4, track_running_stats=False),
+        lambda: nn.ReLU(),
+        lambda: nn.Sequential(nn.BatchNorm2d(4), nn.ReLU(inplace=True)),
     ],
 )
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
@@ -125,6 +127,40 @@ def test_values_statistics_and_first_gradients_are_torchs_own(make, layout):
         module.load_state_dict(state)
     for ours, theirs in zip(*results, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("inplace", [False, True])
+def test_relus_second_derivatives_are_those_by_differences_and_no_zeros_are_sent_back(inplace):
+    x, v = leaf(torch.randn(2, 3, 4)), leaf(torch.randn(2, 3, 4))
+
+    def gradient(x, v):
+        return input_gradient(lambda x: rectified(x.sinh()), x, v)
+
+    def rectified(y):
+        z = F.relu(y, inplace)
+        return y + z if inplace else z  # the same tensor, so that it is twice that
+
+    assert torch.autograd.gradcheck(gradient, [x, v])
+    torch.testing.assert_close(gradient(x, v), torch.autograd.grad(rectified(x.sinh()), x, v)[0])
+    alone = input_gradient(lambda x: F.relu(x, inplace=False), x, v)
+    assert torch.autograd.grad(alone.sum(), x, retain_graph=True, allow_unused=True) == (None,)
+    assert torch.equal(torch.autograd.grad(alone.sum(), v)[0], (x > 0).double())
+
+
+def test_what_batchnorm_sends_back_is_not_kept_for_the_convolution_before_it(monkeypatch):
+    forward, storages = batch_norm._BatchNormInputGradient.forward, []
+
+    def watched(ctx, *args):
+        gradient = forward(ctx, *args)
+        storages.append(gradient.untyped_storage()._weak_ref())
+        return gradient
+
+    monkeypatch.setattr(batch_norm._BatchNormInputGradient, "forward", staticmethod(watched))
+    model = nn.Sequential(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3), nn.ReLU(), nn.Conv2d(3, 3, 3), nn.BatchNorm2d(3))
+    x = torch.randn(4, 2, 9, 9, requires_grad=True)
+    gradient = input_gradient(model, x, torch.randn(4, 3, 5, 5))
+    assert [torch.UntypedStorage._expired(storage) for storage in storages] == [True, True]
+    gradient.square().sum().backward()
 
 
 @pytest.mark.parametrize("norm", [False, True])
@@ -191,12 +227,12 @@ def _saved(x, module):
 
 
 @pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("make", [lambda: nn.Conv2d(2, 2, 3), lambda: nn.BatchNorm2d(2)])
+@pytest.mark.parametrize("make", [lambda: nn.Conv2d(2, 2, 3), lambda: nn.BatchNorm2d(2), nn.ReLU])
 def test_what_the_formulas_are_not_made_for_runs_as_torchs_own(case, make, monkeypatch):
     module, seen = make(), []
-    if case == "eval mode" and isinstance(module, nn.Conv2d):
-        pytest.skip("a convolution has no modes")
-    for name in ("convolution._Conv2d", "batch_norm._BatchNorm"):
+    if case == "eval mode" and not isinstance(module, nn.BatchNorm2d):
+        pytest.skip("the same in all modes")
+    for name in ("convolution._Conv2d", "batch_norm._BatchNorm", "relu._ReLU"):
         monkeypatch.setattr(f"attribguard.double_backward.{name}.apply", lambda *a: seen.append(a))
     with CheaperDoubleBackward(Phase()):
         y = CASES[case](torch.randn(2, 2, 5, 5, requires_grad=True), module)
