@@ -1,14 +1,28 @@
-"""Refuse, from within a graph that is being compiled, what a graph cannot hold."""
+"""Know what is compiled, and refuse, from within a graph that is being compiled, what a graph cannot hold."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 import torch
+from torch import nn
 
 from attribguard.errors import ModelError
 
-__all__ = ["refusal"]
+__all__ = ["is_compiled", "refusal"]
+
+
+def is_compiled(module: nn.Module) -> bool:
+    """Whether ``torch.compile`` was applied to a module, by wrapping it, in place or to its ``forward`` alone.
+
+    Args:
+        module: one module, without those inside.
+    """
+    if hasattr(module, "_orig_mod") or module._compiled_call_impl is not None:
+        return True
+    # `model.forward = torch.compile(model.forward)`; a function kept out of graphs has the one attribute too.
+    forward = module.forward
+    return hasattr(forward, "_torchdynamo_orig_callable") and not hasattr(forward, "_torchdynamo_disable")
 
 
 def refusal(*, got: str, needed: str, fix: str) -> Callable[[], None]:

@@ -14,7 +14,7 @@ from attribguard.double_backward.phase import saved_tensors_are_packed
 from attribguard.functional.norms import at_least_float32
 from attribguard.layout import Features
 
-__all__ = ["Compared", "Comparison", "Corrupted", "CorruptedPass", "CorruptedReads"]
+__all__ = ["Compared", "Comparison", "Corrupted", "CorruptedPass", "CorruptedReads", "points_read"]
 
 Comparison = Callable[[Tensor, Tensor], Tensor]
 
@@ -56,11 +56,15 @@ class CorruptedReads(NamedTuple):
     whole: tuple[str, ...]
     comparisons: Mapping[str, tuple[tuple[str, ...], Comparison]]
 
-    @property
-    def points(self) -> tuple[str, ...]:
-        """All these places."""
-        compared = (point for points, _ in self.comparisons.values() for point in points)
-        return tuple(dict.fromkeys((*self.whole, *compared)))
+
+def points_read(reads: CorruptedReads) -> tuple[str, ...]:
+    """All places that are read; a function, for a compiled graph of torch 2.6 follows no property of a named tuple.
+
+    Args:
+        reads: of one pass.
+    """
+    compared = [point for points, _ in reads.comparisons.values() for point in points]
+    return tuple(dict.fromkeys((*reads.whole, *compared)))
 
 
 def _saved_as_it_is() -> contextlib.AbstractContextManager[Any]:

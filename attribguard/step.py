@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from attribguard.batch import Batch
-from attribguard.corrupted_pass import Compared, Corrupted, CorruptedPass, CorruptedReads
+from attribguard.corrupted_pass import Compared, Corrupted, CorruptedPass, CorruptedReads, points_read
 from attribguard.double_backward import Phase
 from attribguard.draws import Draws, EagerDraws, TracedDraws
 from attribguard.errors import ModelError, ShapeError
@@ -182,7 +182,8 @@ class Step:
         if index in self._passes:
             return self._passes[index]
         reads, x = self._corruptions[index], self._corrupted_images[index]
-        rows = self._rows(reads.points)
+        points = points_read(reads)
+        rows = self._rows(points)
         read = self._passes[index] = CorruptedPass(reads, rows)
 
         def keep(point: str, corrupted: Tensor) -> None:
@@ -191,13 +192,13 @@ class Step:
                 self._release(point)
 
         if rows is not None and rows.numel() == 0:
-            for point in reads.points:
+            for point in points:
                 keep(point, self._clean[point][rows])
         else:
             kind, dtype, enabled = self._autocast
             ambient = torch.autocast(kind, dtype=dtype, enabled=enabled)
             with ambient, self._scratch, self._draws.replayed():
-                self.network.record_only(x if rows is None else x[rows], reads.points, keep)
+                self.network.record_only(x if rows is None else x[rows], points, keep)
         return read
 
     def _rows(self, points: tuple[str, ...]) -> Tensor | None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.lazy import LazyModuleMixin
 
 from attribguard.capture import is_hooked
+from attribguard.compiling import is_compiled
 from attribguard.criterion import Criterion
 from attribguard.errors import ModelError, RangeError, ShapeError, TypeMismatchError
 from attribguard.guard import Guard
@@ -147,7 +148,7 @@ def _check_model(model: nn.Module) -> None:
     modules = list(model.modules())
     if any(isinstance(module, Guard) for module in modules) or is_hooked(model):
         raise ModelError(got="a model that is wrapped already", needed="the model itself", fix="call unwrap() first")
-    if any(map(_is_compiled, modules)):
+    if any(map(is_compiled, modules)):
         raise ModelError(
             got="a compiled model, on which hooks never fire",
             needed="the model before torch.compile",
@@ -169,14 +170,6 @@ def _check_model(model: nn.Module) -> None:
             needed="the model itself",
             fix="wrap the model and shard the guard: fully_shard(wrap(model, ...))",
         )
-
-
-def _is_compiled(module: nn.Module) -> bool:
-    if hasattr(module, "_orig_mod") or module._compiled_call_impl is not None:
-        return True
-    # `model.forward = torch.compile(model.forward)`; a function kept out of graphs has the one attribute too.
-    forward = module.forward
-    return hasattr(forward, "_torchdynamo_orig_callable") and not hasattr(forward, "_torchdynamo_disable")
 
 
 def _check_terms(penalties: Sequence[Penalty], heads: Sequence[Head], criterion: Any, weighting: Any) -> None:

@@ -105,6 +105,7 @@ WORKLOADS = [
         SIZE,
         QUICK,
         bars=[Bar(OURS, "plain step", most=1.35), Bar("published step", "plain step")],
+        sweeps=[Sweep("batch", (10, 20, 40), {OURS: 1.0})],
     ),
     Workload(
         "actdiff_unet",

@@ -65,6 +65,7 @@ WORKLOADS = [
         size={"images": 64, "units": 256, "side": 28, "batches": 4},
         quick={"images": 4, "units": 8, "side": 28, "batches": 2},
         bars=BARS,
+        sweeps=[Sweep("side", (14, 28, 56), {EXACT: 2.0})],
         rounds=6,
     ),
 ]

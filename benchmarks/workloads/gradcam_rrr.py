@@ -45,6 +45,12 @@ WORKLOADS = [
         sweeps=[Sweep("batch", (8, 16, 32), {OURS: 1.0})],
     ),
     Workload(
-        "gradcamrrr_unet", "GradCAMRRR, UNet with decoder", on_unet, {**SIZE, "width": 16}, {**QUICK, "width": 4}, BARS
+        "gradcamrrr_unet",
+        "GradCAMRRR, UNet with decoder",
+        on_unet,
+        {**SIZE, "width": 16},
+        {**QUICK, "width": 4},
+        BARS,
+        [Sweep("side", (64, 96, 128), {"guard, GradCAMRRR": 2.0})],
     ),
 ]

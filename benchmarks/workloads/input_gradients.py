@@ -111,6 +111,7 @@ WORKLOADS = [
             Bar("guard, one shared gradient", "plain step"),
             Bar("published steps", "plain step"),
         ],
+        sweeps=[Sweep("batch", (8, 16, 32), {"guard, GradMask + RRR": 1.0})],
         text="A fused step could reach 1.7 times the plain one here.",
     ),
 ]

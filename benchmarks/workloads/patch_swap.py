@@ -166,6 +166,7 @@ WORKLOADS = [
         {**PAPER, "patch": 7, "targets": 20},
         QUICK,
         bars=[Bar(NAIVE, OURS, least=80), Bar(BAAL, OURS)],
+        sweeps=[Sweep("targets", (10, 20, 40), {OURS: 1.0})],
         rounds=7,
         text=TEXT,
     ),

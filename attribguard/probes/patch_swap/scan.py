@@ -83,7 +83,9 @@ def patch_swap_scan(  # type: ignore[misc] # the overloads take any options, to 
     train flag of their module. Calls that are written as always off stay off; everything else, BatchNorm and
     stochastic depth included, runs as in evaluation. A call that is reached in train mode only is not seen.
 
-    What stands before the first dropout is computed once an image. Where the linear classifier follows on dropout, all
+    What stands before the first dropout is computed once an image; where that is local (convolutions, pooling, fixed
+    statistics), only on the surroundings of the swapped patch, after it was seen on noise that this gives the same
+    features. Where the linear classifier follows on dropout, all
     passes are one matrix product; elsewhere they run side by side (``torch.vmap``), which takes T times the memory of
     one image's maps behind the dropout, or, in networks that cannot be mapped, one after the other. Which way is taken
     is measured on two images beforehand, against passes one after the other.

@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Generator, Tensor, nn
 
+from attribguard.compiling import is_compiled
 from attribguard.errors import DataError, ModelError, RangeError, ShapeError, TypeMismatchError, check_choice
 from attribguard.probes.patch_swap.patch_grid import PatchGrid, check_whole
 
@@ -34,7 +35,7 @@ def check_model(model: nn.Module) -> None:
     if not isinstance(model, nn.Module):
         raise TypeMismatchError(got=f"a model of {type(model).__name__}", needed="a torch.nn.Module", fix="build it")
     for module in model.modules():
-        compiled = hasattr(module, "_orig_mod") or module._compiled_call_impl is not None
+        compiled = is_compiled(module)
         if compiled or isinstance(module, torch.jit.ScriptModule):
             raise ModelError(
                 got=f"a {'compiled' if compiled else 'scripted'} model, whose dropout no scan can see",

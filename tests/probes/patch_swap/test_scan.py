@@ -332,6 +332,10 @@ def test_a_compiled_or_scripted_model_is_one_clear_error():
     in_place.compile()
     with pytest.raises(ModelError, match="compiled model"):
         scan(in_place, images(2), images(2))
+    forward_alone = copy.deepcopy(network)
+    forward_alone.forward = torch.compile(forward_alone.forward)
+    with pytest.raises(ModelError, match="compiled model"):
+        scan(forward_alone, images(2), images(2))
     with pytest.raises(ModelError, match="scripted model"):
         scan(torch.jit.trace(network.eval(), images(2)), images(2), images(2))
 
