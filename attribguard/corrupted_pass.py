@@ -71,7 +71,7 @@ def _saved_as_it_is() -> contextlib.AbstractContextManager[Any]:
     """What a comparison saves stays, in an activation checkpoint too: that region's second run does not compare."""
     if torch.compiler.is_compiling() or not saved_tensors_are_packed():
         return contextlib.nullcontext()
-    return torch.autograd.graph.saved_tensors_hooks(lambda saved: saved, lambda saved: saved)
+    return torch.autograd.graph.saved_tensors_hooks(lambda saved: saved.detach(), lambda kept: kept)
 
 
 class CorruptedPass:

@@ -12,11 +12,12 @@ from attribguard.probes.unit_alignment import UnitAlignment
 from tests.two_processes import run_two
 
 N, UNITS, CELLS = 60, 6, 64
-# Batches of images for each of the two processes; the second of "uneven" never sees a region.
+# Batches of images for each of the two processes; the second of "uneven" never sees a region, both of "both" do.
 SHARES = {
     "uneven": ([range(20), range(20, 31), range(31, 54)], [range(54, 60)]),
     "empty": ([range(40), range(40, 60)], []),
     "empty first": ([], [range(60)]),
+    "both": ([range(24)], [range(24, 40), range(40, 60)]),
 }
 
 
@@ -55,7 +56,7 @@ def measure(batches):
     def held():
         return int(metrics["exact"].count), sum(map(len, count.metric_state["groups"]))
 
-    local = held()
+    local, squares = held(), float(metrics["sketch"].squares)
     found = {name: metrics[name].compute() for name in ("exact", "sketch")}
     errors = [metrics[name].rank_error(1 - 1e-4) for name in ("exact", "sketch")]
     summaries = count.summary()
@@ -66,7 +67,7 @@ def measure(batches):
         refused = None
     except RangeError as error:
         refused = str(error)
-    results = {"count": count.compute(), "overlap": overlap.compute(), "refused": refused}
+    results = {"count": count.compute(), "overlap": overlap.compute(), "refused": refused, "squares": squares}
     assert local == held(), "the states are local again"
     return found, errors, counts, estimates, results
 
@@ -112,6 +113,14 @@ def test_a_joined_sketch_keeps_its_bound(two_processes, share):
         for q, found in ours["sketch"].items():
             above = (values > found[:, None]).double().mean(1)
             assert (above - float(q[2:])).abs().max() <= error + 1 / values.shape[1]
+
+
+def test_a_joined_sketch_is_as_uncertain_as_its_parts_together(two_processes):
+    """The bound is the root of a sum over all that was rounded, in either process and when they are joined."""
+    (_, (_, error), *_), _ = (process["both"] for process in two_processes)
+    parts = [process["both"][-1]["squares"] for process in two_processes]
+    assert min(parts) > 0
+    assert (error * N * CELLS) ** 2 / (2 * math.log(2 / 1e-4)) >= sum(parts) * (1 - 1e-9)
 
 
 def test_both_processes_have_the_same_sketch(two_processes):

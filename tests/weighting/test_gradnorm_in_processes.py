@@ -52,3 +52,21 @@ def test_two_processes_agree_and_equal_one(tmp_path):
     first, second = run_two(train_one_of_two, folder=tmp_path)
     assert all(map(torch.equal, first, second))
     torch.testing.assert_close(first, expected, rtol=1e-5, atol=1e-6)
+
+
+def passes_where_one_overflows(rank):
+    """How often autograd went back to the layer, whose gradient overflows in the second process where it is scaled."""
+    guarded, passes = Guarded(), []
+    values = guarded.layer(torch.ones(1, 4))
+    values.register_hook(lambda gradient: passes.append(gradient.isfinite().all().item()))
+    steep = values.sum() * (1e36 if rank else 1.0)
+    guarded.weighting({"criterion": steep, "far": steep, "annotated": steep}, WEIGHTS, [guarded.layer.weight])
+    return passes
+
+
+def test_where_one_processs_gradient_overflows_all_go_back_equally_often(tmp_path):
+    """A backward pass through a SyncBatchNorm waits for those of the others."""
+    first, second = run_two(passes_where_one_overflows, folder=tmp_path)
+    assert not all(second)
+    assert all(first)
+    assert len(first) == len(second) > len(NAMES)
