@@ -100,9 +100,9 @@ class Step:
         """(N, C, H, W), the images of one of the corruptions."""
         return self._corrupted_images[index]
 
-    def corrupted(self, index: int, points: tuple[str, ...]) -> Corrupted:
-        """The pass over them, at these places."""
-        read = self._corrupted_pass(index, points)
+    def corrupted(self, index: int, points: tuple[str, ...], later: Collection[str]) -> Corrupted:
+        """The pass over them, at these places; of the clean one, they and the places read later are kept."""
+        read = self._corrupted_pass(index, {*points, *later})
         # The mask of a row that is not annotated is all ones: its corrupted image is the image, and its features are
         # the clean ones.
         features = {

@@ -64,6 +64,7 @@ class Trace:
     @property
     def features(self) -> Features:
         """The penalty's layers by name, each (N, C, h, w) with its graph; ``.raw`` has them in the network's layout."""
+        self._check_held()
         return self._step.features.only(self._layers)
 
     def corrupted(self, corruption: Corruption) -> Corrupted:
@@ -85,7 +86,7 @@ class Trace:
                 needed="one of the two: what was compared is not kept",
                 fix="call trace.compared(), or leave `compare` at None",
             )
-        return self._step.corrupted(self._corrupted, self._layers)
+        return self._step.corrupted(self._corrupted, self._layers, self._later)
 
     def compared(self) -> Compared:
         """What the penalty's method :attr:`attribguard.Penalty.compare` made of both passes at each of its layers.
@@ -99,6 +100,8 @@ class Trace:
             rows, found = trace.compared()
             values = trace.logits.new_zeros(len(trace.batch.x))
             values[rows] = torch.stack([*found.values()]).mean(0)
+
+        The penalty's own features are gone afterwards, as far as no other reads them: read :attr:`features` before.
 
         Raises:
             ModelError: if the penalty declares no corruption, or has no such method.
@@ -148,6 +151,7 @@ class Trace:
                 needed="needs_layer_gradient = True and one layer",
                 fix="set that attribute on the penalty, and name one layer",
             )
+        self._check_held()
         return self._step.layer_gradient(self._layers[0], weights)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -166,6 +170,14 @@ class Trace:
             trained through.
         """
         return self._step.gradient(scores, inputs)
+
+    def _check_held(self) -> None:
+        if not all(layer in self._step.features for layer in self._layers):
+            raise ModelError(
+                got="a penalty that reads its layers after it has compared them, when they are not held any more",
+                needed="trace.features before trace.compared()",
+                fix="read them first, or let `compare` return what is needed",
+            )
 
     def _check_declared(self, corruption: Corruption) -> None:
         if corruption is not self._corruption and corruption != self._corruption:

@@ -26,23 +26,26 @@ timed.
 
 FINDINGS = """## What is missed, and where the rest goes
 
-**All four beside the published steps.** Together these cost 5.5 plain steps here, where 7.4 to 9.2 had been
-expected, so that twice as fast is out of reach for 4.4 and nearly reached by one shared gradient (3.2). What
-remains are two forward passes and, for each input gradient, a backward pass through all layers and that pass's own
-derivative. Tried and not kept: a permutation per image in place of sorted keys (2 % of a step, but other draws than
-a compiled graph's), a fused norm for ActDiff (2 to 3 %), features without copies (1 %, and wrong under in-place
-ReLUs).
+**All four beside the published steps.** These cost 5.8 plain steps together, where 7.4 to 9.2 had been expected. In
+convolutions alone a plain step is one pass forward and two back. ActDiff needs as much again for the corrupted images;
+GradMask and RRR each need one pass back to the image, and that pass's own derivative, which is two more. So 4 plain
+steps are the least for all four (3 where GradMask and RRR share a gradient; GradCAMRRR costs next to nothing), and 5.8
+over these is 1.5 and 1.9. What a guard takes beyond, 0.4 and 0.2 of a plain step, is normalisation and activations,
+which are passes over memory. Tried and not kept: a permutation per image in place of sorted keys (2 % of a step, but
+other draws than a compiled graph's), a fused norm for ActDiff (2 to 3 %), features without copies (1 %, and wrong
+under in-place ReLUs).
 
-**Peak memory of all four.** Profiled at a peak of 692 MiB, the graphs of the clean and the corrupted pass hold 250
-(outputs of convolutions and ReLUs), ActDiff's differences 60, the two inner gradients 105 behind ReLUs and
-BatchNorms, gradients that wait for the clean pass 85, those of the weights 43, and maps of zeros that torch's ReLU
-sends back when it is differentiated again 60. Letting go of features once no penalty reads them is in; a BatchNorm
-gradient that is made again instead of kept (15 MiB less), a ReLU that sends no zeros (37 MiB less) and running the
-corrupted pass last (71 MiB more) were tried and not kept.
+**Peak memory of all four.** One shared gradient meets the bar, exact gradients do not. At their peak of 505 MiB
+autograd stands in the last layers of the corrupted pass. The graphs of the two passes hold 139 each (outputs of
+convolutions and ReLUs, indices of the pooling), ActDiff's differences 57, what comes back through the ReLUs 60 for each
+of the two inner gradients, gradients of weights 38, images and masks 12. A plain step has 172. In the course of
+development it was 711: comparing the passes layer by layer, the corrupted one last, so that autograd leaves it first,
+took away 77, and making BatchNorm's gradients again instead of keeping them, with a ReLU that sends no zeros back, 130.
+Still open: the differences could be made again from what BatchNorm keeps of both passes, 57 less, at the cost of two
+passes over memory a layer and of ties between the penalty and the double backward.
 
-**Concept counts on maps of 28 x 28 beside one call on the stack.** The peer is scipy's labelling of all maps at
-once with a structure that joins none, made as fast as we could; on small maps the sparse graph is 3.3 times as
-fast, on these 1.7 times.
+**Within the interval.** A guard with the criterion alone runs the same operators as the plain step, and class
+activation maps with scores add a few small ones to the inference forward; what is over the bar there is noise.
 """
 
 

@@ -397,6 +397,31 @@ def test_a_penalty_may_stop_comparing_between_two_steps():
     assert list(either.seen) == either.names
 
 
+def test_reading_whole_features_leaves_those_that_another_compares_later():
+    whole = Whole()
+    whole.layers = ("2",)
+    x, y, mask = batch()
+    guard = ag.wrap(plain_cnn(norm=True), penalties=[whole, ag.ActDiff(1.0, corruption="zero")])
+    both = guard(x, y, mask=mask).terms["actdiff"]
+    alone = ag.wrap(guard.unwrap(), penalties=[ag.ActDiff(1.0, corruption="zero")])(x, y, mask=mask)
+    assert torch.equal(both, alone.terms["actdiff"])
+
+
+class LooksBack(Compares):
+    def forward(self, trace):
+        values = super().forward(trace)
+        return values + trace.features["2"].flatten(1).sum(1)
+
+
+def test_features_that_were_compared_are_gone_unless_another_reads_them():
+    x, y, mask = batch()
+    looks, whole = LooksBack("looks"), Whole()
+    looks.layers = whole.layers = ("2",)
+    with pytest.raises(ag.errors.ModelError, match=r"before trace\.compared"):
+        ag.wrap(plain_cnn(), penalties=[looks])(x, y, mask=mask)
+    ag.wrap(plain_cnn(), penalties=[looks, whole])(x, y, mask=mask)
+
+
 class ReadsBoth(Compares):
     def forward(self, trace):
         return trace.corrupted(self.corruption).features["1"].flatten(1).sum(1)
