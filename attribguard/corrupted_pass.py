@@ -36,7 +36,7 @@ class Compared(NamedTuple):
 
     Attributes:
         rows: those rows, for ``out[rows] = values``: (M,) indices, or a slice for all.
-        values: layer to what :meth:`attribguard.Penalty.compare` returned, in the order of the pass.
+        values: layer to what ``Penalty.compare`` returned, in the order of the pass.
     """
 
     rows: Tensor | slice

@@ -89,7 +89,7 @@ class Trace:
         return self._step.corrupted(self._corrupted, self._layers, self._later)
 
     def compared(self) -> Compared:
-        """What the penalty's method :attr:`attribguard.Penalty.compare` made of both passes at each of its layers.
+        """What the penalty's method ``compare`` made of both passes at each of its layers.
 
         Cheaper than :meth:`corrupted`: it is called while the corrupted pass runs, and neither side is kept. Where few
         of the rows are annotated and the network treats each image alone, only these are shown to the network and
