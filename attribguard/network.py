@@ -102,19 +102,21 @@ class Network:
             points: names of places.
             keep: takes what passes there, while the pass runs; nothing is returned then.
         """
-
-        def keep_gathered(point: str, copy: Tensor) -> None:
-            gather_for_gradients(self.model, {point: copy})
-            if keep is not None:
-                keep(point, copy)
-
         # A compiled graph drops by itself what nobody reads, and an exception would break it. What is sharded gathers
         # its parameters before each pass and gives them back at its end, which has to come.
-        to_the_end = torch.compiler.is_compiling() or bool(sharded_parts(self.model))
-        kept = None if keep is None else keep_gathered
-        with self.capture.record(points, stop_when_complete=not to_the_end, keep=kept) as recording:
+        sharded = bool(sharded_parts(self.model))
+        if sharded and keep is not None:
+            keep = self._gathered(keep)
+        to_the_end = torch.compiler.is_compiling() or sharded
+        with self.capture.record(points, stop_when_complete=not to_the_end, keep=keep) as recording:
             self.model(x)
         return gather_for_gradients(self.model, recording.complete())
+
+    def _gathered(self, keep: Keep) -> Keep:
+        def keep_gathered(point: str, copy: Tensor) -> None:
+            keep(point, gather_for_gradients(self.model, {point: copy})[point])
+
+        return keep_gathered
 
     def maps(self, tensors: Mapping[str, Tensor], points: Iterable[str], x: Tensor) -> list[Tensor]:
         """Recorded tensors as maps.

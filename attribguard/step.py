@@ -172,10 +172,13 @@ class Step:
         """A further pass: the same dropout, the caller's autocast, running statistics left alone."""
         if x.requires_grad:
             check_differentiable_again(self.network.model)
-        kind, dtype, enabled = self._autocast
-        ambient = torch.autocast(kind, dtype=dtype, enabled=enabled)
-        with ambient, _differentiated_twice(x.requires_grad), self._scratch, self._draws.replayed():
+        with self._ambient(), _differentiated_twice(x.requires_grad), self._scratch, self._draws.replayed():
             return self.network.logits(x)
+
+    def _ambient(self) -> torch.autocast:
+        """The caller's autocast, for penalties are computed outside of it."""
+        kind, dtype, enabled = self._autocast
+        return torch.autocast(kind, dtype=dtype, enabled=enabled)
 
     def _corrupted_pass(self, index: int, later: Collection[str]) -> CorruptedPass:
         """One of these passes, run when it is first read; of the clean one, only the places read later are kept."""
@@ -195,9 +198,7 @@ class Step:
             for point in points:
                 keep(point, self._clean[point][rows])
         else:
-            kind, dtype, enabled = self._autocast
-            ambient = torch.autocast(kind, dtype=dtype, enabled=enabled)
-            with ambient, self._scratch, self._draws.replayed():
+            with self._ambient(), self._scratch, self._draws.replayed():
                 self.network.record_only(x if rows is None else x[rows], points, keep)
         return read
 

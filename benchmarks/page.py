@@ -56,7 +56,7 @@ def performance_page(result: Mapping[str, Any]) -> str:
     where = "" if machine["device"] == "cpu" else f", {machine['device']}"
     facts = (
         f"Measured on {result['date']} in {result['seconds'] / 60:.0f} minutes on {machine['processor']}, "
-        f"{machine['cores']} cores{where}; {software}.{result.get('remark', '')}"
+        f"{machine['cores']} cores{where}; {software}."
     )
     lines = [[record["title"], *ratio_cells(ratio)] for record in records for ratio in record["ratios"]]
     judged = [ratio["verdict"] for record in records for ratio in record["ratios"] if ratio["verdict"]]

@@ -45,6 +45,9 @@ def remake(gradient: Tensor) -> Callable[[], Tensor] | None:
     """How to make one of BatchNorm's input gradients again from what is kept anyway; ``None`` for any other tensor.
 
     A function's context is its node in the graph, and holds what was saved until it ran.
+
+    Args:
+        gradient: what comes back to a layer.
     """
     node: Any = gradient.grad_fn
     if node is None or node.name() != f"{_BatchNormInputGradient.__name__}Backward":

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from attribguard.functional.true_cells import true_cells
+
 __all__ = ["values_above"]
 
 
@@ -27,7 +29,7 @@ def values_above(maps: Tensor, floor: Tensor) -> Tensor:
                 [-inf, 6.]])
     """
     units, cells = maps.shape[1], maps.shape[2:].numel()
-    found = (maps > floor[:, None, None]).flatten().nonzero()[:, 0]
+    found = true_cells(maps > floor[:, None, None])
     unit, order = (found // cells % units).sort(stable=True)
     counts = unit.bincount(minlength=units)
     place = torch.arange(len(unit), device=maps.device) - (counts.cumsum(0) - counts)[unit]

@@ -51,6 +51,6 @@ WORKLOADS = [
         {**SIZE, "width": 16},
         {**QUICK, "width": 4},
         BARS,
-        [Sweep("side", (64, 96, 128), {"guard, GradCAMRRR": 2.0})],
+        sweeps=[Sweep("side", (64, 96, 128), {OURS: 2.0})],
     ),
 ]
